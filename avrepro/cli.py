@@ -1,0 +1,170 @@
+"""The command line: ``avrepro book | run | sweep | corpus | results``."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+from avrepro.parameters import CHAPTERS, ParameterError, check, parse_value
+
+
+def main(words: list[str] | None = None) -> None:
+    """Run one command; what a person did wrong ends with one message and status 2, what failed with 1."""
+    arguments = _parser().parse_args(words)
+    try:
+        arguments.command(arguments)
+    except ParameterError as error:
+        sys.exit(_fail(error, 2))
+    except BrokenPipeError:  # the reader of our output (head, less) has gone
+        sys.exit(1)
+    except (ValueError, RuntimeError, OSError) as error:
+        sys.exit(_fail(error, 1))
+
+
+def book(arguments: argparse.Namespace) -> None:
+    from avrepro.runs import build_book
+
+    print(f"The book is at {build_book(arguments.profile)}")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    given = _parameters(arguments.chapter, arguments.parameters)
+    check(arguments.chapter, given)
+    from avrepro.home import home
+    from avrepro.runs import run_chapter, run_key
+
+    kept = home() / "runs" / arguments.chapter / f"{run_key(arguments.chapter, given)}.ipynb"
+    notebook = run_chapter(arguments.chapter, given, arguments.output or kept)
+    print(f"The executed chapter is at {notebook}; its numbers: avrepro results")
+
+
+def sweep(arguments: argparse.Namespace) -> None:
+    grid = {}
+    for text in arguments.grid:
+        name, _, values = text.partition("=")
+        grid[name] = [parse_value(arguments.chapter, name, value) for value in values.split(",")]
+    from avrepro import runs
+
+    given = _parameters(arguments.chapter, arguments.parameters)
+    outcomes = runs.sweep(arguments.chapter, grid, given, arguments.jobs)
+    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
+    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs are there; their numbers: avrepro results")
+    for outcome in failed:
+        print(f"failed: {outcome.parameters}: {outcome.reason} ({outcome.notebook})")
+    if failed:
+        sys.exit(1)
+
+
+def corpus(arguments: argparse.Namespace) -> None:
+    from avrepro import corpora
+
+    loaded = corpora.load(arguments.name, profile=arguments.profile, clips=arguments.clips, labels=arguments.labels)
+    for split in corpora.SPLITS:
+        part = loaded.split(split)
+        if part.clips or part.missing:
+            print(f"{split}: {len(part.clips)} clips, {len(part.missing)} missing")
+    for clip in loaded.missing:
+        print(f"missing: {clip.id}: {clip.reason}")
+
+
+def results(arguments: argparse.Namespace) -> None:
+    from avrepro import results as store
+
+    table = store.read().table
+    if arguments.chapter:
+        table = table[table["chapter"] == arguments.chapter]
+    if not arguments.all:
+        table = table[(table["label"] == "") & (table["step"] < 0)]
+    if arguments.format == "csv":
+        print(table.to_csv(index=False), end="")
+        return
+    shown = table[[*SHOWN]].sort_values(["time", "run"], kind="stable")
+    if arguments.format == "markdown":
+        print(_markdown(shown))
+    elif shown.empty:
+        print("no results yet; run a chapter: avrepro run lightweight_fusion")
+    else:
+        print(shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-"))
+
+
+SHOWN = ("run", "chapter", "system", "corpus", "profile", "seed", "split", "clips", "missing", "metric",
+         "value", "low", "high", "device", "commit", "time")  # fmt: skip
+
+
+def _markdown(table: Any) -> str:
+    def cell(value: Any) -> str:
+        return f"{value:.4f}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+    rows = [list(table.columns), ["---"] * len(table.columns), *([cell(v) for v in row] for row in table.values)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _parameters(chapter: str, texts: list[str]) -> dict[str, Any]:
+    given = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ParameterError(f"-p takes name=value, found {text!r}")
+        given[name] = parse_value(chapter, name, value)
+    return given
+
+
+def _fail(error: Exception, status: int) -> int:
+    print(f"avrepro: {error}", file=sys.stderr)
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="avrepro", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    width = max(80, shutil.get_terminal_size().columns - 2)
+
+    def command(name: str, function: Any, text: str, example: str) -> argparse.ArgumentParser:
+        added = commands.add_parser(
+            name,
+            help=text,
+            description=text,
+            epilog=f"Example:\n  {example}",
+            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=width),
+        )
+        added.set_defaults(command=function)
+        return added
+
+    def chapter_and_parameters(added: argparse.ArgumentParser) -> None:
+        added.add_argument("chapter", help=" | ".join(CHAPTERS))
+        added.add_argument(
+            "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], help="a parameter; may be repeated"
+        )
+
+    added = command("book", book, "Run the chapters that need it and build the HTML book.", "avrepro book")
+    added.add_argument("--profile", choices=("demo", "ci"), default="demo", help="ci: a marked proof in seconds, no results")
+    added = command("run", run, "Run one chapter by papermill.", "avrepro run lightweight_fusion -p seed=3")
+    chapter_and_parameters(added)
+    added.add_argument("--output", type=Path, help="where the executed notebook goes (default: the cache)")
+    added = command(
+        "sweep",
+        sweep,
+        "Run one chapter for every combination of values; goes on where it was stopped.",
+        "avrepro sweep lightweight_fusion --grid seed=0,1,2 --jobs 2",
+    )
+    chapter_and_parameters(added)
+    added.add_argument("--grid", metavar="NAME=V1,V2", action="append", required=True, help="values; may be repeated")
+    added.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    added = command(
+        "corpus",
+        corpus,
+        "Load (and render, if need be) a corpus, and tell what is in it and what is missing.",
+        "avrepro corpus folder --clips DIR --labels labels.csv",
+    )
+    added.add_argument("name", help="demo | demo-null | folder")
+    added.add_argument("--profile", choices=("ci", "demo"), default="demo", help="size of the demo world")
+    added.add_argument("--clips", help="folder of clips")
+    added.add_argument("--labels", help="their labels.csv")
+    added = command("results", results, "Print the results store with its passports.", "avrepro results --format csv")
+    added.add_argument("--format", choices=("table", "markdown", "csv"), default="table")
+    added.add_argument("--chapter", help="of one chapter alone")
+    added.add_argument("--all", action="store_true", help="also the numbers of single classes and epochs")
+    return parser

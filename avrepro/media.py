@@ -1,0 +1,508 @@
+"""Clips as files: sound and frames read, files checked and digested, clips written (PyAV, FFmpeg).
+
+Time 0 of a clip is where its container begins; sound and frames are placed by their time stamps, so encoder
+priming, edit lists and streams that begin late leave them in step. Every decoder runs on one thread: decoded
+bytes are the same everywhere, and callers parallelise over clips.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from fractions import Fraction
+from heapq import merge
+from pathlib import Path
+from typing import Any, Literal
+
+import av
+import numpy as np
+import soxr
+from av.video.reformatter import Interpolation, VideoReformatter
+
+Kind = Literal["audio", "video"]
+
+NAME = {"audio": "sound", "video": "video"}
+GAP = (
+    0.05  # s; a jump in the sound's time stamps beyond this is silence, below it is rounding of the container
+)
+STAMP = 0.6e-3  # s; Matroska and WebM round time stamps to whole milliseconds
+ENDING = 0.5  # s; by how much a stream may end before its container says so
+BITEXACT = {"fflags": "+bitexact"}  # no version of FFmpeg in what is written
+EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same RGB on every processor
+
+
+class MediaError(ValueError):
+    """A file that cannot be used as a clip; ``reason`` says why, in words a person can act on."""
+
+    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
+        super().__init__(os.fspath(path), reason)  # both in args, so that it crosses process borders
+        self.path = Path(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+@dataclass(frozen=True)
+class MediaInfo:
+    """What a container says of itself; 0 where it says nothing or has no such track."""
+
+    duration: float  # s; avi states that of its pictures alone
+    sample_rate: int  # Hz
+    channels: int
+    fps: float  # frames/s, the mean where the rate varies
+    width: int  # px
+    height: int  # px
+
+
+def probe(path: str | os.PathLike[str]) -> MediaInfo:
+    """Length, sound and picture format of a file, from its headers. Raises MediaError."""
+    with _open(path) as container:
+        audio, video = _find(container, "audio"), _find(container, "video")
+        duration = _claimed(container)
+        if duration is None:  # live recordings leave it out of the header
+            duration = max(_ends(container).values(), default=0.0)
+        rate = (video.average_rate or video.guessed_rate or 0) if video else 0
+        return MediaInfo(
+            duration=duration,
+            sample_rate=audio.codec_context.sample_rate if audio else 0,
+            channels=audio.codec_context.channels if audio else 0,
+            fps=float(rate),
+            width=video.codec_context.width if video else 0,
+            height=video.codec_context.height if video else 0,
+        )
+
+
+def check_clip(path: str | os.PathLike[str]) -> None:
+    """Raise MediaError if ``path`` cannot be used as a clip.
+
+    A usable clip has a sound track and a video track, both with content, reaching to where the container
+    says they end. Its whole sound and its first frame are decoded, so ``read_audio`` and ``read_frames``
+    succeed on what passes.
+    """
+    with _open(path) as container:
+        lacking = [NAME[kind] for kind in ("audio", "video") if _find(container, kind) is None]
+        if lacking:
+            raise MediaError(path, " and ".join(f"no {name} track" for name in lacking))
+        _check_complete(path, container)
+    read_audio(path)
+    read_frames(path, times=[0.0])
+
+
+def read_audio(
+    path: str | os.PathLike[str], sample_rate: int | None = None, duration: float | None = None
+) -> np.ndarray:
+    """The sound of a clip, float32 [samples] mono (the mean of its channels), full scale at +-1.
+
+    Parameters
+    ----------
+    sample_rate: Hz of the result; by default the recording's own. Resampled by soxr's HQ recipe
+        (linear phase; flat to about 0.91 of the lower Nyquist frequency, more than 100 dB down above it).
+    duration: s; the result is cut, or padded with zeros at its end, to round(duration * sample_rate) samples.
+
+    Packets that do not decode are left out and their time is silent. Raises MediaError where there is no
+    sound track or nothing of it decodes.
+    """
+    with _open(path) as container:
+        waveform, rate = _decode_sound(path, container, duration)
+    if not np.isfinite(waveform).all():
+        raise MediaError(path, "the sound holds values that are not numbers; export it again")
+    if sample_rate is not None and sample_rate != rate:
+        waveform = soxr.resample(waveform, rate, sample_rate, quality="HQ")
+        rate = sample_rate
+    if duration is not None:
+        samples = round(duration * rate)
+        waveform = np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+    return np.ascontiguousarray(waveform, dtype=np.float32)
+
+
+def read_frames(
+    path: str | os.PathLike[str],
+    times: Sequence[float] | np.ndarray | None = None,
+    *,
+    fps: float | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The frames on show at given times, decoded in one pass.
+
+    Parameters
+    ----------
+    times: s, ascending. For each, the latest frame that began at or before it (the first frame before the
+        first begins, the last one after the end), so one frame may be returned several times.
+    fps: instead of ``times``, every k / fps from 0 until the last frame ends.
+    size: (height, width) in px to scale to while converting to RGB, by area downwards and bilinearly upwards;
+        by default the first frame's own. The aspect ratio is not kept, rotation marks are not applied.
+
+    Returns
+    -------
+    frames: uint8 [n, height, width, 3] RGB.
+    times: float64 [n] s, when the frames returned began.
+
+    Raises MediaError where there is no video track or nothing of it decodes.
+    """
+    if (times is None) == (fps is None):
+        raise ValueError("read_frames takes either times or fps")
+    wanted = None if times is None else np.asarray(times, dtype=np.float64)
+    if wanted is not None and (wanted.ndim != 1 or (np.diff(wanted) < 0).any()):
+        raise ValueError("times must be one ascending list of seconds")
+
+    def time_of(index: int) -> float:
+        if wanted is None:
+            return index / fps  # type: ignore[operator]
+        return wanted[index] if index < len(wanted) else np.inf
+
+    pictures: list[np.ndarray] = []
+    shown: list[float] = []
+    reformatter = VideoReformatter()
+    picture: np.ndarray | None = None  # of the frame that is on show, converted only once it is wanted
+
+    def show_until(limit: float, frame: Any, began: float) -> None:
+        nonlocal picture, size
+        while time_of(len(pictures)) < limit:
+            if picture is None:
+                size = size or (frame.height, frame.width)
+                picture = _to_rgb(reformatter, frame, size)
+            pictures.append(picture)
+            shown.append(began)
+
+    with _open(path) as container:
+        stream = _require(path, container, "video")
+        origin = _origin(container)
+        interval = float(1 / (stream.average_rate or stream.guessed_rate or 25))
+        frame, began, longest = None, 0.0, interval
+        for count, following in enumerate(_decode(container, stream)):
+            stamp = following.pts if following.pts is not None else following.dts
+            start = count * interval if stamp is None else float(stamp * stream.time_base) - origin
+            if frame is not None:
+                show_until(start - STAMP, frame, began)
+            frame, began, picture = following, start, None
+            longest = float(following.duration * stream.time_base) if following.duration else interval
+            if wanted is not None and len(pictures) == len(wanted):
+                break
+        if frame is None:
+            raise MediaError(
+                path, "the video track holds no frame that can be decoded; export the clip again"
+            )
+        # both the last time stamp and the last duration are rounded
+        show_until(began + longest - 2 * STAMP if wanted is None else np.inf, frame, began)
+    if not pictures:
+        return np.empty((0, *(size or (0, 0)), 3), np.uint8), np.empty(0)
+    return np.stack(pictures), np.array(shown, dtype=np.float64)
+
+
+def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
+    """SHA-256 (hex) of one stream: its codec, format and encoded packets with their times, without decoding.
+
+    What is read from the sound depends on the sound's encoded bytes alone, so a clip remuxed with other
+    pictures keeps the digest of its sound. Raises MediaError where the track is missing.
+    """
+    digest = hashlib.sha256()
+    with _open(path) as container:
+        stream = _require(path, container, kind)
+        context = stream.codec_context
+        if kind == "audio":
+            form = [context.sample_rate, context.layout.name]
+        else:
+            form = [context.width, context.height, context.pix_fmt]
+        digest.update(repr((kind, context.name, form)).encode())
+        digest.update(context.extradata or b"")
+        for packet in _demux(container, stream):
+            stamp = packet.pts if packet.pts is not None else packet.dts
+            # in seconds as a fraction: a muxer may choose another time base for the same instants
+            began = None if stamp is None else stamp * packet.time_base
+            digest.update(f"|{began}|{packet.size}|".encode())
+            digest.update(bytes(packet))
+    return digest.hexdigest()
+
+
+def write_clip(
+    path: str | os.PathLike[str],
+    frames: np.ndarray,
+    fps: float | Fraction,
+    waveform: np.ndarray,
+    sample_rate: int,
+) -> None:
+    """Write an mp4 with H.264 pictures (MPEG-4 where FFmpeg was built without x264) and AAC sound.
+
+    Parameters
+    ----------
+    frames: uint8 [frames, height, width, 3] RGB, even height and width (4:2:0 chroma).
+    waveform: float32 [samples] mono, clipped to +-1.
+    sample_rate: Hz, one that AAC has (8000, 16000, 22050, 32000, 44100, 48000 ...).
+
+    The same input gives the same file. It appears under its name only once it is whole.
+    """
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
+        raise ValueError(
+            f"frames must be uint8 [frames, height, width, 3], found {frames.dtype} {frames.shape}"
+        )
+    height, width = frames.shape[1], frames.shape[2]
+    if height % 2 or width % 2:
+        raise ValueError(f"frames are {height} x {width} px; 4:2:0 video needs even numbers of both")
+    if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
+        raise ValueError(
+            f"waveform must be finite numbers [samples], found {waveform.dtype} {waveform.shape}"
+        )
+    sound = np.clip(waveform, -1, 1).astype(np.float32)
+    rate = Fraction(fps).limit_denominator(100_000)
+    with (
+        _atomic(path) as temporary,
+        av.open(f"file:{temporary}", "w", format="mp4", options=BITEXACT) as container,
+    ):
+        video = _add_video(container, rate, width, height)
+        audio = container.add_stream("aac", rate=sample_rate, layout="mono", format="fltp")
+        audio.bit_rate = 96_000
+        audio.codec_context.thread_count = 1
+        audio.codec_context.flags |= av.codec.context.Flags.bitexact.value
+        reformatter = VideoReformatter()
+        written = 0
+        for index, picture in enumerate(frames):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+            frame = reformatter.reformat(
+                frame, format="yuv420p", interpolation=Interpolation.AREA | EXACT, threads=1
+            )
+            frame.pts, frame.time_base = index, 1 / rate
+            container.mux(video.encode(frame))
+            # sound goes along with the pictures, so that a player need not seek to and fro
+            until = len(sound) if index == len(frames) - 1 else int((index + 1) / rate * sample_rate)
+            while written < len(sound) and (written + 1024 <= until or until == len(sound)):
+                block = av.AudioFrame.from_ndarray(sound[None, written : written + 1024], "fltp", "mono")
+                block.sample_rate, block.pts, block.time_base = sample_rate, written, Fraction(1, sample_rate)
+                container.mux(audio.encode(block))
+                written += 1024
+        container.mux(video.encode(None))
+        container.mux(audio.encode(None))
+
+
+def remux_clip(
+    path: str | os.PathLike[str],
+    audio_from: str | os.PathLike[str],
+    video_from: str | os.PathLike[str],
+) -> None:
+    """Write a clip with the sound of one file and the pictures of another, both as they are encoded.
+
+    The container is the one that the suffix of ``path`` names; the stream digests of the two survive where
+    it is that of the sources (Matroska would round their time stamps). Raises MediaError where a track is
+    missing or the container cannot hold it.
+    """
+    with _open(audio_from) as first, _open(video_from) as second, _atomic(path) as temporary:
+        audio = _require(audio_from, first, "audio")
+        video = _require(video_from, second, "video")
+        try:
+            with av.open(f"file:{temporary}", "w", options=BITEXACT) as container:
+                streams = (video, audio)
+                target = {one: container.add_stream_from_template(one, opaque=True) for one in streams}
+                for packet in merge(_demux(first, audio), _demux(second, video), key=_decode_time):
+                    packet.stream = target[packet.stream]
+                    container.mux(packet)
+        except (av.FFmpegError, ValueError) as error:
+            reason = f"cannot hold the tracks of {audio_from} and {video_from}: {error}"
+            raise MediaError(path, reason) from error
+
+
+@contextmanager
+def _atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name beside ``path`` to write to; what is there takes its place on success and vanishes otherwise."""
+    target = Path(path)
+    temporary = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _add_video(container: Any, rate: Fraction, width: int, height: int) -> Any:
+    if "libx264" in av.codecs_available:
+        # macroblock trees over B frames let x264 read memory that it never wrote, so
+        # that the same pictures gave other bytes from one call to the next; without both they never did
+        options = {"preset": "veryfast", "crf": "23", "x264-params": "bframes=0:no-mbtree=1"}
+        stream = container.add_stream("libx264", rate=rate, options=options)
+    else:
+        stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "4"})
+        stream.codec_context.flags |= av.codec.context.Flags.qscale.value
+    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+    stream.codec_context.thread_count = 1  # x264 decides differently with another number of threads
+    stream.codec_context.flags |= av.codec.context.Flags.bitexact.value
+    return stream
+
+
+def _open(path: str | os.PathLike[str]) -> Any:
+    file = Path(path)
+    if not file.exists():
+        raise MediaError(path, "no such file")
+    if not file.is_file():
+        raise MediaError(path, "not a file")
+    if file.stat().st_size == 0:
+        raise MediaError(path, "the file is empty (0 bytes); copy or download it again")
+    try:
+        # "file:" keeps a name like "a:b.mp4" from being read as an address; the whitelist keeps playlists
+        # away from the network
+        return av.open(f"file:{file}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
+    except av.PermissionError as error:
+        raise MediaError(path, "may not be read; check its permissions") from error
+    except av.FFmpegError as error:
+        with file.open("rb") as handle:
+            start = handle.read(16)
+        if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+            reason = "truncated or damaged mp4 (its index, 'moov', is missing or broken); download it again"
+        elif start[:4] == b"\x1aE\xdf\xa3" or start[:4] == b"RIFF":
+            reason = "truncated or damaged file (its header cannot be read); download it again"
+        else:
+            reason = "not a video file, whatever its name says"
+        raise MediaError(path, reason) from error
+
+
+def _find(container: Any, kind: str) -> Any:
+    """The first track of a kind, or None. A cover picture is no video track."""
+    for stream in getattr(container.streams, kind):
+        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
+            stream.codec_context.thread_count = 1
+            return stream
+    return None
+
+
+def _require(path: str | os.PathLike[str], container: Any, kind: str) -> Any:
+    stream = _find(container, kind)
+    if stream is None:
+        raise MediaError(path, f"no {NAME[kind]} track")
+    return stream
+
+
+def _origin(container: Any) -> float:
+    """Time stamp (s) of the clip's time 0; a start below 0 is priming, which the decoders take away."""
+    return max(0.0, (container.start_time or 0) / av.time_base)
+
+
+def _demux(container: Any, *streams: Any) -> Iterator[Any]:
+    """Packets until the end of the file, or of what can be read of it."""
+    try:
+        for packet in container.demux(streams):
+            if packet.size:
+                yield packet
+    except av.FFmpegError:
+        return
+
+
+def _decode(container: Any, stream: Any) -> Iterator[Any]:
+    """Frames in order of presentation; what does not decode is left out, as players do."""
+    for packet in _demux(container, stream):
+        try:
+            yield from packet.decode()
+        except av.FFmpegError:
+            continue
+    try:
+        yield from stream.decode(None)
+    except av.FFmpegError:
+        return
+
+
+def _decode_time(packet: Any) -> float:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return float((stamp or 0) * packet.time_base)
+
+
+def _decode_sound(
+    path: str | os.PathLike[str], container: Any, duration: float | None
+) -> tuple[np.ndarray, int]:
+    """Mono sound at its own rate from the clip's time 0 on, a little more than ``duration``; and its rate."""
+    stream = _require(path, container, "audio")
+    origin = _origin(container)
+    claimed = _claimed(container)
+    pieces: list[np.ndarray] = []
+    position = rate = 0
+    for frame in _decode(container, stream):
+        rate = rate or frame.sample_rate
+        if frame.sample_rate != rate:
+            reason = f"the sound changes from {rate} to {frame.sample_rate} Hz; export it with one rate"
+            raise MediaError(path, reason)
+        samples = _mono(frame)
+        if frame.pts is not None:
+            gap = round((float(frame.pts * stream.time_base) - origin) * rate) - position
+            if position == 0 and gap < 0:
+                samples = samples[-gap:]
+            elif gap > (GAP * rate if position else 0):
+                # a broken time stamp must not ask for hours of silence
+                if claimed is not None and position + gap > (claimed + 1) * rate:
+                    continue
+                pieces.append(np.zeros(gap, np.float32))
+                position += gap
+        pieces.append(samples)
+        position += len(samples)
+        if duration is not None and position > (duration + 0.1) * rate:  # 0.1 s: the resampler looks ahead
+            break
+    if not position:
+        raise MediaError(path, "the sound track holds nothing that can be decoded; export the clip again")
+    return np.concatenate(pieces), rate
+
+
+def _mono(frame: Any) -> np.ndarray:
+    """Mean of the channels of an audio frame, float32 [samples], full scale at +-1."""
+    samples = frame.to_ndarray()  # (channels, samples) if planar, (1, samples * channels) if not
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
+    return samples.mean(axis=0, dtype=np.float32)
+
+
+def _to_rgb(reformatter: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:
+    height, width = size
+    smaller = height < frame.height or width < frame.width
+    method = Interpolation.AREA if smaller else Interpolation.BILINEAR
+    return reformatter.reformat(
+        frame, width=width, height=height, format="rgb24", interpolation=method | EXACT, threads=1
+    ).to_ndarray()
+
+
+def _claimed(container: Any) -> float | None:
+    """Length in s that the container's header states, None where it does not."""
+    return container.duration / av.time_base if container.duration else None
+
+
+def _ends(container: Any) -> dict[Any, float]:
+    """Where the last packet of each track ends, s after the container's start, by reading all packets."""
+    ends: dict[Any, float] = {}
+    origin = _origin(container)
+    streams = [stream for kind in ("audio", "video") if (stream := _find(container, kind)) is not None]
+    for packet in _demux(container, *streams):
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        end = float(((stamp or 0) + (packet.duration or 0)) * packet.time_base) - origin
+        ends[packet.stream] = max(end, ends.get(packet.stream, 0.0))
+    return ends
+
+
+def _check_complete(path: str | os.PathLike[str], container: Any) -> None:
+    """Raise MediaError if a track is empty or ends before the container says it does."""
+    with Path(path).open("rb") as handle:
+        magic, size = handle.read(4), int.from_bytes(handle.read(4), "little")
+    present = Path(path).stat().st_size
+    # FFmpeg shortens an avi's stated length to what is there, so its stated size has to tell
+    if magic == b"RIFF" and size + 8 > present:
+        raise MediaError(
+            path, f"truncated: {size + 8} bytes long by its header, {present} found; download it again"
+        )
+    ends = _ends(container)
+    for kind in ("audio", "video"):
+        stream = _find(container, kind)
+        if ends.get(stream, 0.0) <= 0:
+            raise MediaError(path, f"the {NAME[kind]} track has zero length")
+        if stream.duration is not None and stream.time_base is not None:
+            start = float((stream.start_time or 0) * stream.time_base) - _origin(container)
+            stated = start + float(stream.duration * stream.time_base)
+            _check_end(path, NAME[kind], ends[stream], stated)
+    claimed = _claimed(container)
+    if claimed is not None:
+        _check_end(path, "clip", max(ends.values()), claimed)
+
+
+def _check_end(path: str | os.PathLike[str], what: str, end: float, stated: float) -> None:
+    if end < stated - ENDING:
+        found = f"the {what} should last {stated:.1f} s and ends after {end:.1f} s"
+        raise MediaError(path, f"truncated: {found}; download it again")

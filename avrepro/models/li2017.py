@@ -1,0 +1,360 @@
+"""Li et al. (2017): a CRNN that learns frames from clip labels by max-pooling MIL, and its fusion with pictures."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avrepro import digests
+from avrepro.evaluation import tagging_scores, tune_thresholds
+from avrepro.features.store import ClipArrays
+from avrepro.files import atomic
+from avrepro.home import home
+from avrepro.training import Optimisation, Verdict, fit, predict
+
+
+class CheckpointError(ValueError):
+    """A file that is no checkpoint of the audio branch."""
+
+
+@dataclass(frozen=True)
+class CRNNConfig:
+    """Sizes of the network. The paper gives the frame rates, the GRU and the dropout (section 3.2); the rest is open."""
+
+    classes: int = 17
+    mels: int = 60
+    channels: tuple[int, ...] = (32, 64, 128)  # open in the paper; doubled at each pooling as usual
+    pool_time: tuple[int, ...] = (5, 2, 2)  # 200 Hz -> 10 Hz
+    pool_mel: tuple[int, ...] = (3, 2, 2)  # 60 bands -> 5
+    stride_time: int = 1  # of the first convolution; more trades detail for speed
+    hidden: int = 100  # GRU units in each direction
+    dropout: float = 0.2
+
+    def values(self) -> dict:
+        return asdict(self)
+
+
+class CRNN(nn.Module):
+    """Log-mel spectrogram -> probability of each class in each frame; :meth:`clip` pools them.
+
+    Li et al. (2017), section 3.2 and the left branch of figure 2. Batch normalisation after each
+    convolution and 3 x 3 kernels are ours: the paper does not say.
+    """
+
+    def __init__(self, config: CRNNConfig) -> None:
+        super().__init__()
+        self.config = config
+        # Scaling of the input by the training clips' mean and deviation a band; part of the checkpoint.
+        self.register_buffer("mean", torch.zeros(config.mels))
+        self.register_buffer("deviation", torch.ones(config.mels))
+        layers: list[nn.Module] = []
+        inputs, stride = 1, config.stride_time
+        for outputs, time, mel in zip(config.channels, config.pool_time, config.pool_mel, strict=True):
+            layers += [
+                nn.Conv2d(inputs, outputs, 3, padding=1, stride=(stride, 1), bias=False),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(),
+                nn.MaxPool2d((time // stride, mel)),
+                nn.Dropout(config.dropout),
+            ]
+            inputs, stride = outputs, 1
+        self.convolutions = nn.Sequential(*layers)
+        bands = config.mels
+        for mel in config.pool_mel:
+            bands //= mel
+        self.gru = nn.GRU(inputs * bands, config.hidden, batch_first=True, bidirectional=True)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classify = nn.Linear(2 * config.hidden, config.classes)
+
+    def forward(self, log_mel: Tensor) -> Tensor:
+        """Frame-wise logits.
+
+        :param log_mel: float [clips, frames, mels], 200 frames a second.
+        :returns: float [clips, frames / 20, classes]; the sigmoid of it is P(e_k | x_ij).
+        """
+        scaled = (log_mel - self.mean) / self.deviation
+        maps = self.convolutions(scaled.unsqueeze(1))  # (B, C, T, M)
+        sequence = maps.permute(0, 2, 1, 3).flatten(2)  # (B, T, C * M)
+        hidden, _ = self.gru(sequence)  # (B, T, 2 * H)
+        return self.classify(self.dropout(hidden))  # (B, T, K)
+
+    def clip(self, log_mel: Tensor) -> Tensor:
+        """Clip-wise logits, float [clips, classes]: section 2.1, P(e_k | x_i) = max_j P(e_k | x_ij).
+
+        The sigmoid grows with its argument, so the maximum of the logits is the logit of the maximum;
+        only the maximal frame of a clip receives gradient.
+        """
+        return self(log_mel).amax(dim=1)  # (B, K)
+
+    def fit_scaling(self, log_mel: Tensor) -> None:
+        """Take mean and deviation a band from training clips, float [clips, frames, mels]."""
+        self.mean.copy_(log_mel.mean(dim=(0, 1)))
+        self.deviation.copy_(log_mel.std(dim=(0, 1)).clamp(min=1e-3))
+
+
+def mil_loss(clip_logits: Tensor, weak_labels: Tensor) -> Tensor:
+    """Cross entropy averaged over clips and classes (section 2.1, L(x)); both [clips, classes], labels 0 or 1."""
+    return nn.functional.binary_cross_entropy_with_logits(clip_logits, weak_labels)
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How large a run of the chapter is; every difference from ``paper`` is a stated deviation."""
+
+    crnn: CRNNConfig
+    optimisation: Optimisation
+    papers_optimisation_epochs: int  # for the learning curve of the paper's own optimiser beside ours
+    frames_per_second: float  # of the frames that key frames are chosen from
+    backbone: str  # network that looks at frames
+    frame_size: tuple[int, int]  # height, width of the frames that objects are recognised in, px
+    dissimilarity_size: tuple[int, int]  # height, width of the frames that are compared, px
+    words: str  # vectors of object and event names
+    drawn_pictures: int  # that the probe of drawn objects is taught with
+
+    def values(self) -> dict:
+        return asdict(self)
+
+
+# Section 3.2: Nesterov momentum 0.8, batch 95, clipping 1e-3, rate 0.1 times 0.8 after 3 epochs without a fall
+# of the validation loss; 18 epochs are the 6 hours at 20 minutes each in which the paper's model converges.
+PAPER_OPTIMISATION = Optimisation(
+    "sgd", learning_rate=0.1, batch=95, epochs=18, momentum=0.8, clip_norm=1e-3, decay=0.8, patience=3
+)
+# Clipping at 1e-3 with rate 0.1 moves the weights by about 1e-4 a step: with 600 clips (7 steps an epoch)
+# nothing is learnt. The demo world is trained by Adam with small batches instead.
+DEMO_OPTIMISATION = Optimisation("adam", learning_rate=1e-3, batch=24, epochs=30, decay=0.5, patience=3)
+SMALL_CRNN = CRNNConfig(channels=(16, 32, 64), stride_time=5)
+
+PROFILES = {
+    "ci": Profile(
+        crnn=SMALL_CRNN,
+        optimisation=replace(DEMO_OPTIMISATION, epochs=2),
+        papers_optimisation_epochs=1,
+        frames_per_second=1.0,
+        backbone="efficientnet-lite0",
+        frame_size=(96, 128),
+        dissimilarity_size=(48, 64),
+        words="glove.6B.50d",
+        drawn_pictures=400,
+    ),
+    "demo": Profile(
+        crnn=SMALL_CRNN,
+        optimisation=DEMO_OPTIMISATION,
+        papers_optimisation_epochs=6,
+        frames_per_second=4.0,
+        backbone="efficientnet-lite0",
+        frame_size=(144, 192),
+        dissimilarity_size=(72, 96),
+        words="glove.6B.50d",
+        drawn_pictures=10_000,
+    ),
+    "paper": Profile(
+        crnn=CRNNConfig(),
+        optimisation=PAPER_OPTIMISATION,
+        papers_optimisation_epochs=18,
+        frames_per_second=24.0,  # 240 frames of 10 s (section 3.4)
+        backbone="inception-v4",
+        frame_size=(299, 299),
+        dissimilarity_size=(224, 224),
+        words="glove.840B.300d",
+        drawn_pictures=10_000,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class AudioBranch:
+    """The trained audio branch: a network, its thresholds, and how it was trained."""
+
+    model: CRNN
+    thresholds: np.ndarray  # [classes], tuned on the validation clips
+    classes: tuple[str, ...]
+    best_epoch: int
+    history: list[dict[str, float]]
+    seconds: float  # of the training, on the device of the passport
+    path: Path  # its checkpoint
+
+    def scores(self, log_mel: ClipArrays, device: torch.device) -> np.ndarray:
+        """P(e_k | x_i) of each clip, float32 [clips, classes]."""
+        self.model.to(device).eval()
+        return predict(lambda batch: torch.sigmoid(self.model.clip(batch)), log_mel, device)
+
+
+def train_audio(
+    train: tuple[ClipArrays, np.ndarray],
+    validation: tuple[ClipArrays, np.ndarray],
+    classes: tuple[str, ...],
+    config: CRNNConfig,
+    settings: Optimisation,
+    seed: int,
+    device: torch.device,
+) -> AudioBranch:
+    """Train the audio branch (section 3.2), or take the checkpoint of the very same training.
+
+    Thresholds are tuned on the validation clips after each epoch, and the epoch with the highest
+    validation micro F1 is kept (section 3.3).
+
+    :param train: log-mel arrays [frames, mels] of the training clips and their weak labels, bool [clips, classes].
+    :param validation: likewise.
+    """
+    config = replace(config, classes=len(classes))
+    key = digests.of_values(
+        {
+            "clips": [train[0].digest_names, validation[0].digest_names],
+            "labels": [part[1].astype(int).tolist() for part in (train, validation)],
+            "settings": [config.values(), settings.values(), seed, device.type],
+            "code": digests.code("models/li2017.py", "training.py", "evaluation"),
+            "dependencies": digests.dependencies(),
+        }
+    )
+    path = home() / "models" / f"li2017-{key[:16]}.pt"
+    if path.is_file():
+        return load_audio(path)
+
+    torch.manual_seed(seed)
+    model = CRNN(config)
+    model.convolutions.to(memory_format=torch.channels_last)  # a third quicker on CPUs
+    sample = train[0][np.linspace(0, len(train[0]) - 1, min(len(train[0]), 256)).astype(int)]
+    model.fit_scaling(torch.from_numpy(sample).float())
+    targets = torch.from_numpy(validation[1]).float()
+
+    def validate(network: nn.Module) -> Verdict:
+        logits = torch.from_numpy(predict(network.clip, validation[0], device))  # type: ignore[arg-type]
+        scores = torch.sigmoid(logits).numpy()
+        thresholds = tune_thresholds(validation[1], scores, seed)
+        score = tagging_scores(validation[1], scores >= thresholds).f1
+        return Verdict(float(mil_loss(logits, targets)), score, {"thresholds": thresholds.tolist()})
+
+    fitted = fit(
+        model,
+        lambda network, log_mel, labels: mil_loss(network.clip(log_mel), labels),
+        (train[0], train[1]),
+        validate,
+        settings,
+        seed,
+        device,
+        "audio branch",
+        state_path=path.with_suffix(".partial"),
+    )
+    model.cpu()
+    checkpoint = {
+        "config": config.values(),
+        "weights": model.state_dict(),
+        "classes": list(classes),
+        "thresholds": fitted.best.notes["thresholds"],
+        "best_epoch": fitted.best_epoch,
+        "history": fitted.history,
+        "seconds": fitted.seconds,
+    }
+    with atomic(path) as temporary:
+        torch.save(checkpoint, temporary)
+    path.with_suffix(".partial").unlink()
+    return load_audio(path)
+
+
+def load_audio(path: Path) -> AudioBranch:
+    """Read a checkpoint that :func:`train_audio` wrote.
+
+    :raises CheckpointError: names the file, what was expected and what was found.
+    """
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        model = CRNN(CRNNConfig(**checkpoint["config"]))
+        model.load_state_dict(checkpoint["weights"])
+        model.convolutions.to(memory_format=torch.channels_last)
+        return AudioBranch(
+            model.eval(),
+            np.array(checkpoint["thresholds"]),
+            tuple(checkpoint["classes"]),
+            checkpoint["best_epoch"],
+            checkpoint["history"],
+            checkpoint["seconds"],
+            path,
+        )
+    except (OSError, RuntimeError, KeyError, TypeError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path}: expected a checkpoint of the audio branch (a dictionary with config, weights, classes, "
+            f"thresholds, history), found something else: {error}. Train one with `avrepro run lightweight_fusion`."
+        ) from error
+
+
+def fuse(audio: np.ndarray, video: np.ndarray, video_weights: np.ndarray) -> np.ndarray:
+    """Section 2.3: the weighted average of both branches' probabilities, a weight a class.
+
+    :param audio: [clips, classes]; ``video`` likewise.
+    :param video_weights: [classes], 0..1; the audio branch has the rest.
+    """
+    return video_weights * video + (1 - video_weights) * audio
+
+
+def papers_weights(audio_class_f1: np.ndarray, video_class_f1: np.ndarray) -> np.ndarray:
+    """Section 3.4: the video branch weighs 0.8 in the classes where it is better on validation, else 0.2."""
+    return np.where(video_class_f1 > audio_class_f1, 0.8, 0.2)
+
+
+def tuned_weights(y_true: np.ndarray, audio: np.ndarray, video: np.ndarray, seed: int = 0) -> np.ndarray:
+    """Weights "tuned toward achieving the best overall F1" (section 2.3), on the validation clips.
+
+    Ours: from the paper's weights on, classes in a random order take the weight out of 0, 0.1, ... 1 that gives
+    the highest micro F1 (thresholds of the fused scores tuned anew each time), until a round changes nothing.
+
+    :returns: weight of the video branch, [classes].
+    """
+    grid = np.linspace(0, 1, 11)
+    rng = np.random.default_rng(seed)
+
+    def class_f1(scores: np.ndarray) -> np.ndarray:
+        return tagging_scores(y_true, scores >= tune_thresholds(y_true, scores, seed)).class_f1
+
+    def micro_f1(weights: np.ndarray) -> float:
+        fused = fuse(audio, video, weights)
+        return tagging_scores(y_true, fused >= tune_thresholds(y_true, fused, seed)).f1
+
+    weights = papers_weights(class_f1(audio), class_f1(video))
+    best, changed = micro_f1(weights), True
+    while changed:
+        changed = False
+        for column in rng.permutation(len(weights)):
+            for weight in grid:
+                trial = weights.copy()
+                trial[column] = weight
+                found = micro_f1(trial)
+                if found > best:
+                    weights, best, changed = trial, found, True
+    return weights
+
+
+@dataclass(frozen=True)
+class Fusion:
+    """What the validation clips settle: weights of the video branch and the thresholds of each system, [classes]."""
+
+    papers_weights: np.ndarray
+    tuned_weights: np.ndarray
+    thresholds: dict[str, np.ndarray]  # by system
+
+    def save(self, audio: AudioBranch) -> Path:
+        """Keep the fusion beside its audio branch in one checkpoint; returns its path."""
+        path = audio.path.with_name(audio.path.name.replace("li2017-", "lightweight-fusion-"))
+        checkpoint = torch.load(audio.path, weights_only=True)
+        checkpoint["fusion"] = {
+            "papers_weights": self.papers_weights.tolist(),
+            "tuned_weights": self.tuned_weights.tolist(),
+            "thresholds": {name: values.tolist() for name, values in self.thresholds.items()},
+        }
+        with atomic(path) as temporary:
+            torch.save(checkpoint, temporary)
+        return path
+
+    @classmethod
+    def load(cls, path: Path) -> Fusion:
+        """:raises CheckpointError: if the checkpoint holds an audio branch and no fusion."""
+        fusion = torch.load(path, map_location="cpu", weights_only=True).get("fusion")
+        if fusion is None:
+            raise CheckpointError(f"{path}: holds an audio branch without its fusion; use a lightweight-fusion-*.pt")
+        thresholds = {name: np.array(values) for name, values in fusion["thresholds"].items()}
+        return cls(np.array(fusion["papers_weights"]), np.array(fusion["tuned_weights"]), thresholds)

@@ -1,0 +1,112 @@
+"""Typed, strict parameters of each chapter: a wrong one ends a run before anything heavy is loaded."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+
+class ParameterError(ValueError):
+    """Parameters that a chapter cannot run with: what was wrong, and the nearest right name."""
+
+
+class Parameters(BaseModel):
+    """What every chapter takes."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
+    seed: int = Field(default=0, ge=0, lt=2**31)
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+class LightweightFusion(Parameters):
+    """Parameters of the chapter on Li et al. (2017)."""
+
+    corpus: Literal["demo", "demo-null", "folder"] = "demo"
+    clips: str = ""  # folder of clips, for corpus="folder"
+    labels: str = ""  # their labels.csv
+    checkpoint: str = ""  # scores clips too few to train on; default: trained on the demo world
+    key_frames: int = Field(default=4, ge=1, le=40)
+
+    @model_validator(mode="after")
+    def folder_is_complete(self) -> LightweightFusion:
+        given = {name for name in ("clips", "labels") if getattr(self, name)}
+        if self.corpus == "folder" and given != {"clips", "labels"}:
+            raise ValueError('corpus="folder" needs both clips=DIR and labels=FILE.csv')
+        if self.corpus != "folder" and (given or self.checkpoint):
+            raise ValueError('clips, labels and checkpoint belong to corpus="folder"')
+        return self
+
+
+CHAPTERS: dict[str, type[Parameters]] = {"lightweight_fusion": LightweightFusion}
+
+
+def check(chapter: str, given: Mapping[str, Any]) -> Parameters:
+    """Validate parameters by name.
+
+    :param chapter: a key of ``CHAPTERS``.
+    :param given: names and values.
+    :raises ParameterError: names every mistake: unknown names with the nearest right one, wrong
+        types, values out of range.
+    """
+    if chapter not in CHAPTERS:
+        raise ParameterError(f"unknown chapter {chapter!r}{nearest(chapter, list(CHAPTERS))}")
+    model = CHAPTERS[chapter]
+    try:
+        return model(**given)
+    except ValidationError as error:
+        lines = [_mistake(problem, list(model.model_fields)) for problem in error.errors()]
+        message = f"parameters of {chapter}:\n" + "\n".join(f"  - {line}" for line in lines)
+        raise ParameterError(message) from None
+
+
+def check_notebook(chapter: str, namespace: Mapping[str, Any]) -> Any:
+    """Validate the parameters of the notebook that calls this, right after its ``parameters`` cell.
+
+    Every plain variable defined so far is a parameter; papermill defines those that it was given,
+    known or not, so a mistyped name is seen here.
+
+    :param chapter: a key of ``CHAPTERS``.
+    :param namespace: the notebook's ``globals()``.
+    :returns: the chapter's parameters, an instance of its model.
+    :raises ParameterError: see :func:`check`.
+    """
+    shell = {"In", "Out", "exit", "quit", "get_ipython", "open"}  # IPython's own
+    given = {
+        name: value
+        for name, value in namespace.items()
+        if not name.startswith("_")
+        and name not in shell
+        and not isinstance(value, (types.ModuleType, types.FunctionType, type))
+    }
+    return check(chapter, given)
+
+
+def nearest(name: str, known: list[str]) -> str:
+    """``"; did you mean 'seed'?"``, or the list of all where nothing is near."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
+
+
+def parse_value(chapter: str, name: str, text: str) -> Any:
+    """A command line's text as the type that the parameter has; unknown names stay text."""
+    field = CHAPTERS[chapter].model_fields.get(name) if chapter in CHAPTERS else None
+    if field is not None and field.annotation in (int, float):
+        try:
+            return field.annotation(text)
+        except ValueError:
+            return text  # check() says what was expected
+    return text
+
+
+def _mistake(problem: Any, known: list[str]) -> str:
+    name = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        return f"unknown name {name!r}{nearest(name, known)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{name} = {problem['input']!r}: {message}" if name else message

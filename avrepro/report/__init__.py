@@ -1,0 +1,149 @@
+"""What the book shows of results: tables, figures and the numbers in its sentences, each with its passport."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import math
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from avrepro.evaluation.intervals import Interval
+from avrepro.manifests import manifest_path
+from avrepro.results import PASSPORT, Results, ResultsError, check_shown, read
+
+
+def published(paper: str) -> dict[str, Any]:
+    """A paper's own numbers, from ``data_manifests/published``."""
+    return yaml.safe_load(manifest_path(f"published/{paper}.yaml").read_text(encoding="utf-8"))
+
+
+def percent(number: Interval | float, signed: bool = False) -> str:
+    """A fraction as percent, with its 95 % interval where it has one: ``51.2 [46.9, 55.4]``."""
+    known = number if isinstance(number, Interval) else Interval(number, math.nan, math.nan, "")
+    if math.isnan(known.value):
+        return "–"
+    sign = "+" if signed else ""
+    text = f"{100 * known.value:{sign}.1f}"
+    return text if math.isnan(known.low) else f"{text} [{100 * known.low:{sign}.1f}, {100 * known.high:{sign}.1f}]"
+
+
+def origin(results: Results) -> str:
+    """Corpus and profile, for the heads of columns and for captions."""
+    passport = results.passport()
+    return f"{passport['corpus']}, profile {passport['profile']}"
+
+
+def show_table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str, results: Results | None = None) -> None:
+    """An HTML table with its caption; the first cell of a row is its head."""
+    cells = [[html.escape(str(cell)) for cell in row] for row in rows]
+    columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
+    body = "".join(
+        f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in cells
+    )
+    text = "\n".join("\t".join(map(str, row)) for row in [head, *cells])
+    table = f'<table class="table"><caption>{html.escape(caption)}</caption><thead><tr>{columns}</tr></thead>'
+    _display(f"<div style='overflow-x:auto'>{table}<tbody>{body}</tbody></table></div>", f"{caption}\n{text}", results)
+
+
+def show_figure(figure: Any, caption: str, alt: str, results: Results | None = None) -> None:
+    """A matplotlib figure as a picture with caption and alternative text."""
+    from matplotlib import pyplot
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=144, bbox_inches="tight", facecolor="white")
+    pyplot.close(figure)
+    picture = base64.b64encode(file.getvalue()).decode()
+    image = f'<img style="max-width:100%" alt="{html.escape(alt, quote=True)}" src="data:image/png;base64,{picture}">'
+    _display(f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>", caption, results)
+
+
+def show_note(text: str) -> None:
+    """A sentence in the place of what this run does not measure."""
+    _display(f"<p><em>{html.escape(text)}</em></p>", text, None)
+
+
+def show_passport(results: Results) -> None:
+    """Where the numbers come from, folded away until a reader asks."""
+    passport = results.passport()
+    sizes = results.table[results.table["split"] != ""].groupby("split", sort=False)[["clips", "missing"]].first()
+    counts = {f"clips, {split}": f"{row.clips} scored, {row.missing} missing" for split, row in sizes.iterrows()}
+    rules = ", ".join(sorted({rule for rule in results.table["threshold_rule"] if rule}))
+    methods = "; ".join(sorted({method for method in results.table["interval"] if method}))
+    rows = {**passport, **counts, "threshold rule": rules or "none", "intervals": methods or "none"}
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(str(name))}</th><td><code>{html.escape(str(value))}</code></td></tr>'
+        for name, value in rows.items()
+    )
+    summary = f"Passport of run {passport['run']}: {origin(results)}, seed {passport['seed']}"
+    text = "\n".join(f"{name}: {value}" for name, value in rows.items())
+    table = f"<table class='table'><tbody>{body}</tbody></table>"
+    _display(f"<details><summary>{html.escape(summary)}</summary>{table}</details>", f"{summary}\n{text}", results)
+
+
+def say(name: str, text: str, results: Results) -> None:
+    """Name a text made of results, for ``{glue:text}`` in the book's sentences.
+
+    :raises ResultsError: where a number in it is missing.
+    """
+    if "nan" in text or "–" in text:
+        raise ResultsError(f"{name}: a number is missing in {text!r}")
+    from IPython.display import display
+
+    display(
+        {"text/plain": repr(text)},
+        raw=True,
+        metadata={"scrapbook": {"name": name, "mime_prefix": ""}, **_mark(results)},
+    )
+
+
+def runs_shown(notebook: dict[str, Any]) -> set[str]:
+    """The runs whose numbers an executed notebook shows."""
+    metadata = [output.get("metadata", {}) for output in _outputs(notebook)]
+    return {run for one in metadata if (run := one.get("avrepro", {}).get("run"))}
+
+
+def check_executed(chapter: str, path: Path, allow_ci: bool = False) -> None:
+    """Stop a book in which a chapter's number is missing, stale, or of profile ci.
+
+    :raises ResultsError: names the chapter and what is wrong with its numbers.
+    """
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    shown = runs_shown(notebook)
+    if not shown:
+        raise ResultsError(f"{chapter}: shows no results at all")
+    for run in sorted(shown):
+        table = read(run).table
+        if table.empty:
+            raise ResultsError(f"{chapter}: shows run {run}, which is not in the results store. Run the chapter again.")
+        check_shown(table, allow_ci)
+    metadata = [output.get("metadata", {}) for output in _outputs(notebook)]
+    said = {one["scrapbook"]["name"] for one in metadata if "scrapbook" in one}
+    prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    missing = set(re.findall(r"\{glue:text\}`([^`]+)`", prose)) - said
+    if missing:
+        raise ResultsError(f"{chapter}: numbers missing in the text: {', '.join(sorted(missing))}")
+
+
+def _outputs(notebook: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    for cell in notebook["cells"]:
+        yield from cell.get("outputs", [])
+
+
+def _mark(results: Results | None) -> dict[str, Any]:
+    if results is None:
+        return {}
+    passport = results.passport()
+    return {"avrepro": {name: str(passport[name]) for name in PASSPORT[:5] if name in passport}}
+
+
+def _display(markup: str, text: str, results: Results | None) -> None:
+    from IPython.display import display
+
+    display({"text/html": markup, "text/plain": text}, raw=True, metadata=_mark(results))

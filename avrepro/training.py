@@ -1,0 +1,190 @@
+"""The one training loop: minimise, look at the validation clips after each epoch, keep the best."""
+
+from __future__ import annotations
+
+import copy
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from avrepro.files import atomic
+from avrepro.progress import say
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How a model is trained."""
+
+    optimiser: Literal["sgd", "adam"]
+    learning_rate: float
+    batch: int  # clips
+    epochs: int
+    momentum: float = 0.0  # Nesterov, sgd alone
+    weight_decay: float = 0.0
+    clip_norm: float | None = None  # largest norm of the gradient; None: not clipped
+    decay: float = 1.0  # factor of the learning rate ...
+    patience: int = 3  # ... when the validation loss has not fallen for so many epochs
+
+    def values(self) -> dict:
+        return asdict(self)
+
+    def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
+        if self.optimiser == "sgd":
+            return torch.optim.SGD(
+                parameters, self.learning_rate, self.momentum, nesterov=self.momentum > 0, weight_decay=self.weight_decay
+            )
+        return torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the validation clips say after an epoch."""
+
+    loss: float  # steers the learning rate
+    score: float  # chooses the best epoch; higher is better
+    notes: dict[str, Any]  # kept with the best epoch, for example thresholds (lists and numbers)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A trained model (in place: the best epoch's weights) and how it went."""
+
+    best_epoch: int
+    best: Verdict
+    history: list[dict[str, float]]  # one row an epoch: epoch, loss, validation_loss, validation_score, learning_rate
+    seconds: float
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[..., Tensor],
+    inputs: tuple[Tensor | np.ndarray, ...],
+    validate: Callable[[nn.Module], Verdict],
+    settings: Optimisation,
+    seed: int,
+    device: torch.device,
+    label: str,
+    state_path: Path | None = None,
+) -> Fit:
+    """Train ``model`` in place and leave it with the weights of its best epoch.
+
+    :param loss: called with the model and one batch of each of ``inputs``, on ``device``.
+    :param inputs: arrays of the same length (clips); half precision and integers become float32 by batch.
+        NumPy arrays may be memory maps: only a batch at a time is read.
+    :param validate: called after each epoch with the model in evaluation mode.
+    :param seed: of the order of clips and of dropout.
+    :param state_path: where each epoch is saved, so that a killed training goes on from its last epoch
+        (on a CPU with the very same numbers); removed at the end by whoever keeps the result.
+    """
+    start = time.monotonic()
+    model.to(device)
+    optimiser = settings.build(parameter for parameter in model.parameters() if parameter.requires_grad)
+    plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
+        optimiser, factor=settings.decay, patience=settings.patience - 1
+    ) if settings.decay < 1 else None  # fmt: skip
+    order = torch.Generator().manual_seed(seed)
+    torch.manual_seed(seed)
+    clips = len(inputs[0])
+    history: list[dict[str, float]] = []
+    best: Verdict | None = None
+    best_epoch, best_weights = 0, None
+    if state_path is not None and state_path.is_file():
+        state = torch.load(state_path, map_location=device, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        if plateau is not None:
+            plateau.load_state_dict(state["plateau"])
+        order.set_state(state["order"].cpu())
+        torch.set_rng_state(state["random"].cpu())
+        history, best_epoch, best_weights = state["history"], state["best_epoch"], state["best_weights"]
+        best = Verdict(**state["best"])
+        say(f"{label}: goes on after epoch {len(history)}")
+
+    for epoch in range(len(history) + 1, settings.epochs + 1):
+        model.train()
+        total = torch.zeros((), device=device)
+        for rows in torch.randperm(clips, generator=order).split(settings.batch):
+            batch = [_take(array, rows).to(device, non_blocking=True) for array in inputs]
+            optimiser.zero_grad(set_to_none=True)
+            batch_loss = loss(model, *batch)
+            batch_loss.backward()
+            if settings.clip_norm is not None:
+                nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            optimiser.step()
+            total += batch_loss.detach() * len(rows)
+        model.eval()
+        with torch.inference_mode():
+            verdict = validate(model)
+        history.append(
+            {
+                "epoch": epoch,
+                "loss": float(total) / clips,
+                "validation_loss": verdict.loss,
+                "validation_score": verdict.score,
+                "learning_rate": optimiser.param_groups[0]["lr"],
+            }
+        )
+        if plateau is not None:
+            plateau.step(verdict.loss)
+        if best is None or verdict.score > best.score:
+            best, best_epoch, best_weights = verdict, epoch, copy.deepcopy(model.state_dict())
+        say(
+            f"{label}: epoch {epoch} / {settings.epochs}, loss {history[-1]['loss']:.4f}, validation loss "
+            f"{verdict.loss:.4f}, score {verdict.score:.3f} (best {best.score:.3f}), {time.monotonic() - start:.0f} s"
+        )
+        if state_path is not None:
+            state = {
+                "model": model.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "plateau": plateau.state_dict() if plateau is not None else {},
+                "order": order.get_state(),
+                "random": torch.get_rng_state(),
+                "history": history,
+                "best": asdict(best),
+                "best_epoch": best_epoch,
+                "best_weights": best_weights,
+            }
+            with atomic(state_path) as path:
+                torch.save(state, path)
+    if best is None or best_weights is None:
+        raise ValueError(f"{label}: nothing was trained, epochs = {settings.epochs}")
+    model.load_state_dict(best_weights)
+    model.eval()
+    return Fit(best_epoch, best, history, time.monotonic() - start)
+
+
+def predict(
+    model: Callable[[Tensor], Tensor], inputs: Tensor | np.ndarray, device: torch.device, batch: int = 64
+) -> np.ndarray:
+    """Run a model over clips, float32 [clips, ...] -> float32 NumPy array of its outputs."""
+    with torch.inference_mode():
+        parts = [
+            model(_take(inputs, rows).to(device)).float().cpu() for rows in torch.arange(len(inputs)).split(batch)
+        ]
+    return torch.cat(parts).numpy()
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto`` takes the GPU where there is one.
+
+    :raises ValueError: if a GPU is asked for and none is there.
+    """
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError("device = 'cuda', but torch sees no GPU; use device = 'cpu' or 'auto'")
+    return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def device_name(device: torch.device) -> str:
+    """``cpu``, or what the GPU calls itself; for passports."""
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def _take(array: Tensor | np.ndarray, rows: Tensor) -> Tensor:
+    batch = array[rows] if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array[rows.numpy()]))
+    return batch.float()

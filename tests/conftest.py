@@ -1,0 +1,20 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def mirror() -> Path:
+    """The folder of real recordings and published files, or a skip that says how to get it."""
+    folder = os.environ.get("AVREPRO_MIRROR")
+    if not folder:
+        pytest.skip("AVREPRO_MIRROR is not set: checks against real recordings and published files are left out")
+    path = Path(folder).expanduser().resolve()
+    if not path.is_dir():
+        pytest.fail(f"AVREPRO_MIRROR names {path}, which is not a folder")
+    return path

@@ -1,0 +1,277 @@
+"""The demo world's sounds against what was planted, measured with independent spectra."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import signal
+
+from avrepro.corpora.demo import sounds_warning
+from avrepro.corpora.demo.scenes import Bed, Distraction, Scene, SoundEvent
+from avrepro.corpora.demo.sounds import (
+    BEDS,
+    DISTRACTIONS,
+    SOUND_CLASSES,
+    synthesise,
+    synthesise_event,
+    synthesise_layers,
+)
+from avrepro.corpora.demo.synthesis import SPEED_OF_SOUND, Studio, reverberate
+
+RATE = 32000
+SCENE = Scene(
+    clip="planted",
+    duration=10.0,
+    events=(SoundEvent("Train horn", 1.0, 4.0, 6.0), SoundEvent("Truck", 3.0, 9.0, -8.0)),
+    beds=(Bed("traffic", 0.0), Bed("crowd", -6.0)),
+    distractions=(Distraction("dog bark", 5.0, 7.0, 3.0),),
+    sights=(),
+    reverberation=0.6,
+    seed=7,
+)
+
+
+def studio(seconds: float = 10.0, seed: int = 0) -> Studio:
+    return Studio(int(seconds * RATE), RATE, np.random.default_rng(seed))
+
+
+def strongest(waveform: np.ndarray, low: float = 0.0, high: float = 16000.0) -> float:
+    """Frequency (Hz) of the largest bin of a windowed FFT between two frequencies."""
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform))))
+    frequency = np.fft.rfftfreq(len(waveform), 1 / RATE)
+    return float(frequency[np.where((frequency >= low) & (frequency <= high), spectrum, 0).argmax()])
+
+
+def track(waveform: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """Time (s) and frequency (Hz) of the strongest bin between two frequencies, frame by frame."""
+    frequency, time, power = signal.spectrogram(waveform, RATE, nperseg=2048, noverlap=1536)
+    band = (frequency >= low) & (frequency <= high)
+    return time, frequency[band][power[band].argmax(axis=0)]
+
+
+def level(waveform: np.ndarray, window: float = 0.1) -> np.ndarray:
+    """RMS of consecutive windows."""
+    width = int(window * RATE)
+    frames = waveform[: len(waveform) // width * width].reshape(-1, width)
+    return np.sqrt(np.mean(frames.astype(float) ** 2, axis=1))
+
+
+def test_the_classes_are_those_of_dcase_2017_task_4_in_its_order(mirror) -> None:
+    lists = (mirror / "audioset").rglob("*")
+    text = "".join(
+        path.read_text(errors="ignore")
+        for path in lists
+        if path.suffix == ".csv" and path.stat().st_size < 1e6
+    )
+    assert len(SOUND_CLASSES) == len(set(SOUND_CLASSES)) == 17
+    assert [
+        name for name in SOUND_CLASSES if name not in text
+    ] == []  # they are AudioSet's names, letter by letter
+    assert SOUND_CLASSES[0] == "Train horn" and SOUND_CLASSES[8:10] == ("Screaming", "Bicycle")
+    assert SOUND_CLASSES[-1] == "Train"
+
+
+@pytest.mark.parametrize("label", SOUND_CLASSES)
+def test_every_class_sounds_at_any_length_and_rate(label: str) -> None:
+    for duration, rate in ((10.0, RATE), (1.0, RATE), (0.25, RATE), (2.0, 16000), (2.0, 44100)):
+        for seed in range(3):
+            waveform = synthesise_event(label, duration, np.random.default_rng(seed), rate)
+            assert waveform.dtype == np.float32 and waveform.shape == (round(duration * rate),)
+            assert np.isfinite(waveform).all()
+            assert np.sqrt(np.mean(waveform.astype(float) ** 2)) == pytest.approx(1.0, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", DISTRACTIONS)
+def test_every_distraction_sounds(kind: str) -> None:
+    for length in (0.3, 2.5):
+        scene = replace(SCENE, events=(), distractions=(Distraction(kind, 1.0, 1.0 + length, 0.0),))
+        layer = synthesise_layers(scene).distractions[0]
+        assert np.isfinite(layer).all() and np.abs(layer[RATE : int((1 + length) * RATE)]).max() > 0
+        assert not layer[: RATE - 1].any()
+
+
+@pytest.mark.parametrize("kind", BEDS)
+def test_every_bed_lasts_the_whole_clip(kind: str) -> None:
+    layers = synthesise_layers(replace(SCENE, events=(), distractions=(), beds=(Bed(kind, 0.0),)))
+    assert level(layers.background, 1.0).min() > 0.1
+    assert np.sqrt(np.mean(layers.background**2)) == pytest.approx(1.0, abs=0.01)
+
+
+def test_same_scene_same_samples_other_seed_others() -> None:
+    recording = synthesise(SCENE)
+    assert recording.dtype == np.float32 and recording.shape == (10 * RATE,)
+    np.testing.assert_array_equal(recording, synthesise(SCENE))
+    assert not np.allclose(recording, synthesise(replace(SCENE, seed=8)))
+
+
+def test_events_do_not_disturb_each_other() -> None:
+    alone = synthesise_layers(replace(SCENE, events=SCENE.events[:1], distractions=()))
+    other = replace(SCENE.events[1], label="Motorcycle", offset=8.0)
+    changed = synthesise_layers(replace(SCENE, events=(SCENE.events[0], other)))
+    np.testing.assert_array_equal(alone.events[0], synthesise_layers(SCENE).events[0])
+    np.testing.assert_array_equal(alone.events[0], changed.events[0])
+    np.testing.assert_array_equal(alone.background, changed.background)
+
+
+@pytest.mark.parametrize("snr_db", [-10.0, 0.0, 15.0])
+@pytest.mark.parametrize("beds", [SCENE.beds, (Bed("wind", -20.0),), ()])
+def test_snr_comes_out_as_planted(snr_db: float, beds: tuple[Bed, ...]) -> None:
+    event = SoundEvent("Reversing beeps", 2.0, 6.5, snr_db)
+    scene = replace(SCENE, events=(event,), beds=beds, distractions=(Distraction("rain", 1.0, 4.0, snr_db),))
+    layers = synthesise_layers(scene)
+    noise = np.sqrt(np.mean(layers.background.astype(float) ** 2))
+    active = layers.events[0, int(2.0 * RATE) : int(6.5 * RATE)].astype(float)
+    assert 20 * np.log10(np.sqrt(np.mean(active**2)) / noise) == pytest.approx(snr_db, abs=0.05)
+    burst = layers.distractions[0, RATE : 4 * RATE].astype(float)
+    assert 20 * np.log10(np.sqrt(np.mean(burst**2)) / noise) == pytest.approx(snr_db, abs=0.05)
+    np.testing.assert_allclose(
+        layers.mix(), layers.background + layers.events[0] + layers.distractions[0], atol=1e-5
+    )
+
+
+def test_recordings_are_never_clipped() -> None:
+    peaks = [np.abs(synthesise(replace(SCENE, duration=2.0, seed=seed))).max() for seed in range(12)]
+    assert max(peaks) <= 0.95 and min(peaks) >= 0.09
+    assert max(peaks) / min(peaks) > 2  # the gain is random
+
+
+@pytest.mark.parametrize("scene", [
+    replace(SCENE, events=(), beds=(), distractions=()),
+    replace(SCENE, reverberation=0.0),
+    replace(SCENE, events=(SoundEvent("Bus", 9.99, 10.0, 0.0),)),
+    replace(SCENE, duration=3.0, events=(SoundEvent("Car", 1.0, 8.0, 0.0),)),
+])  # fmt: skip
+def test_odd_scenes_give_finite_recordings(scene: Scene) -> None:
+    recording = synthesise(scene)
+    assert recording.shape == (int(scene.duration * RATE),) and np.isfinite(recording).all()
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="'Tractor' is unknown"):
+        synthesise(replace(SCENE, events=(SoundEvent("Tractor", 0.0, 1.0, 0.0),)))
+    with pytest.raises(ValueError, match=r"clip planted: bed 'sea'"):
+        synthesise(replace(SCENE, beds=(Bed("sea", 0.0),)))
+    with pytest.raises(ValueError, match=r"clip planted: distraction 'cow'"):
+        synthesise(replace(SCENE, distractions=(Distraction("cow", 0.0, 1.0, 0.0),)))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_reversing_beeps_are_one_tone_on_and_off(seed: int) -> None:
+    waveform = synthesise_event("Reversing beeps", 10.0, np.random.default_rng(seed), RATE)
+    pitch = strongest(waveform, 500)
+    assert 690 <= pitch <= 2810
+    sos = signal.butter(4, [pitch * 0.95, pitch * 1.05], "band", fs=RATE, output="sos")
+    envelope = level(signal.sosfilt(sos, waveform), 0.02)
+    on = envelope > 0.5 * envelope.max()
+    cycles = np.sum(np.diff(on.astype(int)) == 1) / 10.0
+    assert 0.8 <= cycles <= 2.1  # SAE J994
+    assert 0.35 <= on.mean() <= 0.65
+
+
+def test_hi_lo_has_two_tones_a_fourth_apart() -> None:
+    siren = sounds_warning.electronic_siren(
+        studio(), {"hi-lo": 1.0}, (0.2, 0.3), (3, 4), (20, 21), (1.333, 1.334), 0.0
+    )
+    _, pitch = track(siren, 300, 750)
+    low, high = np.median(pitch[pitch < pitch.mean()]), np.median(pitch[pitch > pitch.mean()])
+    assert high / low == pytest.approx(1.333, abs=0.06)
+    steady = np.minimum(abs(pitch - low), abs(pitch - high)) < 40
+    assert steady.mean() > 0.85
+
+
+@pytest.mark.parametrize(("pattern", "slowest", "fastest"), [("wail", 0.17, 0.5), ("yelp", 2.5, 4.2)])
+def test_wail_and_yelp_sweep_at_their_rates(pattern: str, slowest: float, fastest: float) -> None:
+    siren = sounds_warning.electronic_siren(
+        studio(20), {pattern: 1.0}, (0.17, 0.5), (2.5, 4.2), (30, 31), (1.3, 1.4), 0.0
+    )
+    time, pitch = track(siren, 450, 1900)
+    assert np.percentile(pitch, 95) / np.percentile(pitch, 5) > 1.4
+    swing = np.abs(np.fft.rfft((pitch - pitch.mean()) * np.hanning(len(pitch)), 16 * len(pitch)))
+    rate = np.fft.rfftfreq(16 * len(pitch), time[1] - time[0])
+    assert slowest * 0.9 <= rate[swing.argmax()] <= fastest * 1.1
+
+
+def test_an_engine_fires_at_half_its_cylinders_times_its_speed() -> None:
+    motor = studio(4).engine(1800 / 60, 4, width=0.2, unevenness=0.0, clatter=0.0, breath=0.05)
+    assert strongest(motor, 20, 200) == pytest.approx(60.0, abs=0.5)
+    uneven = studio(4).engine(1800 / 60, 4, width=0.2, unevenness=0.3, clatter=0.0, breath=0.05)
+    spectrum = np.abs(np.fft.rfft(uneven[: 4 * RATE]))
+    assert spectrum[15 * 4] > 5 * np.median(spectrum[40:200])  # half orders, 15 Hz apart
+
+
+def test_a_passing_tone_falls_in_pitch_as_doppler_says_and_peaks_when_nearest() -> None:
+    speed, distance, nearest = 30.0, 5.0, 5.0
+    heard = studio(10).passing(lambda s: np.sin(2 * np.pi * 1000 * s.time), speed, distance, nearest)
+    time, pitch = np.array([1.0, 9.0]), []
+    for centre in time:
+        first = int((centre - 0.5) * RATE)
+        pitch.append(strongest(heard[first : first + RATE]))
+    assert pitch[0] == pytest.approx(1000 * (1 + speed / SPEED_OF_SOUND), abs=3)
+    assert pitch[1] == pytest.approx(1000 * (1 - speed / SPEED_OF_SOUND), abs=3)
+    envelope = level(heard)
+    assert envelope.argmax() * 0.1 == pytest.approx(nearest, abs=0.3)
+    assert envelope[0] / envelope.max() == pytest.approx(distance / np.hypot(150, 5), rel=0.1)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_passing_car_is_loudest_inside(seed: int) -> None:
+    envelope = level(synthesise_event("Car passing by", 10.0, np.random.default_rng(seed), RATE), 0.25)
+    assert 3.0 <= envelope.argmax() * 0.25 <= 7.0
+    assert envelope.max() > 4 * max(envelope[0], envelope[-1])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_train_horn_is_one_of_the_makers_chords(seed: int) -> None:
+    waveform = synthesise_event("Train horn", 8.0, np.random.default_rng(seed), RATE).astype(float)
+    spectrum = np.abs(np.fft.rfft(waveform * np.hanning(len(waveform)))) ** 2
+    frequency = np.fft.rfftfreq(len(waveform), 1 / RATE)
+
+    def share(chord: np.ndarray) -> float:
+        """Energy between 240 and 660 Hz that lies within 2 % of the chord's tones or their octaves."""
+        band = (frequency > 240) & (frequency < 660)
+        near = (np.abs(frequency[:, None] / np.concatenate([chord, 2 * chord]) - 1) < 0.02).any(axis=1)
+        return float(spectrum[band & near].sum() / spectrum[band].sum())
+
+    tunings = np.linspace(0.97, 1.03, 13)
+    assert max(share(np.array(chord) * t) for chord in sounds_warning.TRAIN_HORNS for t in tunings) > 0.85
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_screams_are_high_and_a_civil_defence_siren_is_slow(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scream = synthesise_event("Screaming", 6.0, rng, RATE)
+    spectrum = np.abs(np.fft.rfft(scream)) ** 2
+    frequency = np.fft.rfftfreq(len(scream), 1 / RATE)
+    assert spectrum[frequency < 250].sum() < 0.1 * spectrum.sum()
+    siren = synthesise_event("Civil defense siren", 10.0, rng, RATE)
+    _, pitch = track(siren, 80, 4000)
+    jumps = np.abs(np.diff(np.log2(pitch)))
+    assert np.median(jumps) < 0.05  # it glides; no yelp
+
+
+def test_a_room_decays_by_60_db_in_its_time() -> None:
+    response = studio(1).room(0.8)
+    assert response[0] == np.abs(response).max() and np.sum(response**2) == pytest.approx(1.0, abs=1e-6)
+    tail = response[int(0.02 * RATE) : int(0.6 * RATE)]
+    decay = 20 * np.log10(level(tail, 0.02))
+    slope = np.polyfit(np.arange(len(decay)) * 0.02, decay, 1)[0]  # dB/s
+    assert slope == pytest.approx(-60 / 0.8, rel=0.1)
+    click = np.zeros(100)
+    click[3] = 2.0
+    np.testing.assert_allclose(reverberate(click, response)[3 : 3 + 500], 2 * response[:500], atol=1e-5)
+
+
+def test_filters_pass_and_stop_where_they_say() -> None:
+    tone_at = {f: np.sin(2 * np.pi * f * studio(1).time) for f in (100.0, 1000.0, 8000.0)}
+
+    def gain(section: tuple, frequency: float) -> float:
+        out = studio(1).filter(tone_at[frequency], section)[RATE // 2 :]
+        return 20 * np.log10(np.sqrt(2 * np.mean(out**2)))
+
+    assert gain(("low", 1000.0), 100.0) == pytest.approx(0, abs=0.1) and gain(("low", 1000.0), 8000.0) < -34
+    assert gain(("high", 1000.0), 8000.0) == pytest.approx(0, abs=0.1) and gain(("high", 1000.0), 100.0) < -34
+    assert gain(("band", 1000.0, 2.0), 1000.0) == pytest.approx(0, abs=0.1)
+    assert gain(("peak", 1000.0, 1.0, 9.0), 1000.0) == pytest.approx(9, abs=0.1)
+    assert gain(("low", 1000.0), 1000.0) == pytest.approx(-3.01, abs=0.1)

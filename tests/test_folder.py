@@ -1,0 +1,170 @@
+"""A folder of clips: rows read, mistakes listed, unusable clips left out, balanced splits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avrepro.corpora.base import Corpus, CorpusError
+from avrepro.corpora.folder import load_folder, stratified_split
+from avrepro.media import remux_clip, write_clip
+
+
+def _clip(path: Path, tone: float = 440.0) -> None:
+    frames = np.full((6, 32, 48, 3), int(tone) % 256, np.uint8)
+    waveform = 0.3 * np.sin(2 * np.pi * tone * np.arange(8000) / 8000)
+    write_clip(path, frames, 6, waveform.astype(np.float32), 8000)
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clips")
+    for index, name in enumerate(("-a b.mp4", "ü'%d.mp4", 'c:"d".mp4', "e.mp4", "f.mp4")):
+        _clip(folder / name, 300 + 50 * index)
+    return folder
+
+
+def _table(folder: Path, text: str) -> Path:
+    table = folder / "labels.csv"
+    table.write_text(text, encoding="utf-8")
+    return table
+
+
+def test_rows_with_odd_names_and_labels(clips: Path, tmp_path: Path) -> None:
+    table = _table(
+        tmp_path,
+        "\ufeffclip,labels,split\r\n-a b.mp4,Tapping (guitar technique)|Dog,train\r\nü'%d.mp4,,validation\r\n"
+        '"c:""d"".mp4","Bell, church|Dog|Dog",test\r\n\r\ne.mp4,Dog,evaluation\r\n',
+    )
+    corpus = load_folder(clips, table)
+    assert corpus.name == "folder" and corpus.missing == ()
+    assert corpus.classes == ("Bell, church", "Dog", "Tapping (guitar technique)")
+    assert [clip.split for clip in corpus.clips] == ["train", "validation", "test", "evaluation"]
+    assert corpus.clips[2].id == 'c:"d".mp4' and corpus.clips[2].labels == ("Bell, church", "Dog")
+    assert corpus.targets().sum(axis=1).tolist() == [2, 0, 2, 1]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("clip,label\ne.mp4,Dog\n", ["line 1", "did you mean 'labels'?"]),
+        ("", ["line 1", "no column 'clip'"]),
+        ("clip,labels\n", ["holds no clip"]),
+        (
+            "clip,labels\nee.mp4,Dog\nf.mp4,Dog\nzzz.avi,Dog\n",
+            ["line 2", "did you mean 'e.mp4'?", "line 4", "zzz.avi"],
+        ),
+        ("clip,labels\ne.mp4,Dog\nf.mp4,\n./e.mp4,Cat\n", ["line 4", "already in line 2"]),
+        (
+            "clip,labels,split\ne.mp4,Dog,training\nf.mp4,Dog,\n",
+            ["line 2", "did you mean 'train'?", "line 3: no split"],
+        ),
+        ("clip,labels,split\ne.mp4,Dog,\nf.mp4,Dog,\n", ["'split' is empty"]),
+        ("clip,labels\ne.mp4,Dog,Cat\nf.mp4\n", ["line 2: 3 cells", "line 3: 1 cells"]),
+        ('clip,labels\ne.mp4,"Dog\n', ["not readable as CSV"]),
+    ],
+)
+def test_mistakes_are_listed_with_their_lines(
+    clips: Path, tmp_path: Path, text: str, expected: list[str]
+) -> None:
+    with pytest.raises(CorpusError) as caught:
+        load_folder(clips, _table(tmp_path, text))
+    for part in expected:
+        assert part in str(caught.value)
+
+
+def test_unknown_labels_folder_table_and_encoding(clips: Path, tmp_path: Path) -> None:
+    table = _table(tmp_path, "clip,labels\ne.mp4,Dog|Dgo\nf.mp4,Cow\n")
+    with pytest.raises(CorpusError, match=r"(?s)line 2: .*'Dgo', did you mean 'Dog'.*line 3.*'Cow'"):
+        load_folder(clips, table, classes=("Dog", "Cat"))
+    table = _table(tmp_path, "clip,labels\ne.mp4,Dog\n")
+    assert load_folder(clips, table, classes=("Dog", "Cat")).classes == ("Dog", "Cat")
+    with pytest.raises(CorpusError, match="not a folder"):
+        load_folder(tmp_path / "none", table)
+    with pytest.raises(CorpusError, match="no such file"):
+        load_folder(clips, tmp_path / "none.csv")
+    table.write_bytes("clip,labels\ne.mp4,Hündin\n".encode("latin-1"))
+    with pytest.raises(CorpusError, match="line 2: not UTF-8"):
+        load_folder(clips, table)
+
+
+def _splits(corpus: Corpus) -> dict[str, str]:
+    return {clip.id: clip.split for clip in corpus.clips} | {clip.id: clip.split for clip in corpus.missing}
+
+
+def test_unusable_clips_are_missing_and_the_rest_goes_on(tmp_path: Path) -> None:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    _clip(folder / "good.mp4")
+    (folder / "empty.mp4").touch()
+    (folder / "text.mp4").write_text("not a video")
+    (folder / "cut.mp4").write_bytes((folder / "good.mp4").read_bytes()[:-300])
+    table = _table(tmp_path, "clip,labels\ngood.mp4,Dog\nempty.mp4,Dog\ntext.mp4,Cat\ncut.mp4,\n")
+    corpus = load_folder(folder, table)
+    assert [clip.id for clip in corpus.clips] == ["good.mp4"]
+    reasons = {clip.id: clip.reason for clip in corpus.missing}
+    assert "empty" in reasons["empty.mp4"] and "not a video" in reasons["text.mp4"]
+    assert "truncated" in reasons["cut.mp4"]
+    assert corpus.classes == ("Cat", "Dog")
+    before = _splits(corpus)
+    _clip(folder / "empty.mp4", 700)
+    repaired = load_folder(folder, table)
+    assert _splits(repaired) == before
+    assert repaired.digest != corpus.digest
+
+
+def test_digest_follows_content_not_order_or_place(clips: Path, tmp_path: Path) -> None:
+    def of(text: str) -> str:
+        return load_folder(clips, _table(tmp_path, text)).digest
+
+    digest = of("clip,labels,split\ne.mp4,A|B,train\nf.mp4,B,test\n")
+    assert of("clip,split,labels\nf.mp4,test,B\ne.mp4,train,B|A\n") == digest
+    assert of("clip,labels,split\ne.mp4,B,train\nf.mp4,A|B,test\n") != digest
+    assert of("clip,labels,split\ne.mp4,A|B,test\nf.mp4,B,test\n") != digest
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "e.mp4").write_bytes((clips / "e.mp4").read_bytes())
+    (other / "f.mp4").write_bytes((clips / "f.mp4").read_bytes())
+    table = _table(tmp_path, "clip,labels,split\ne.mp4,A|B,train\nf.mp4,B,test\n")
+    assert load_folder(other, table).digest == digest
+    remux_clip(other / "f.mp4", clips / "f.mp4", clips / "e.mp4")  # other pictures
+    assert load_folder(other, table).digest != digest
+
+
+def _imbalance(targets: np.ndarray, parts: np.ndarray, shares: tuple[float, ...]) -> float:
+    """Mean over labels and parts of |share of the label's clips in the part - the part's share|."""
+    got = np.array([targets[parts == part].sum(axis=0) for part in range(len(shares))]) / targets.sum(axis=0)
+    return float(np.abs(got - np.array(shares)[:, None]).mean())
+
+
+def test_stratified_split_balances_labels_better_than_chance() -> None:
+    rng = np.random.default_rng(5)
+    frequency = np.geomspace(0.3, 0.02, 17)
+    targets = rng.random((600, 17)) < frequency
+    shares = (0.6, 0.2, 0.2)
+    parts = stratified_split(targets, shares, seed=1)
+    assert np.array_equal(parts, stratified_split(targets, shares, seed=1))
+    assert not np.array_equal(parts, stratified_split(targets, shares, seed=2))
+    assert np.abs(np.bincount(parts) / 600 - shares).max() < 0.02
+    chance = [_imbalance(targets, rng.choice(3, 600, p=shares), shares) for _ in range(20)]
+    assert _imbalance(targets, parts, shares) < 0.25 * min(chance)
+    counts = [targets[parts == part].sum(axis=0) for part in range(3)]
+    assert min(count.min() for count in counts) >= 1  # every label in every part
+
+
+def test_stratified_split_of_few_clips_and_of_none_labelled() -> None:
+    assert sorted(np.bincount(stratified_split(np.zeros((10, 2), bool), (0.6, 0.2, 0.2), 0))) == [2, 2, 6]
+    assert len(stratified_split(np.ones((1, 1), bool), (0.6, 0.2, 0.2), 0)) == 1
+    single = np.repeat(np.eye(3, dtype=bool), 5, axis=0)
+    parts = stratified_split(single, (0.6, 0.2, 0.2), 0)
+    assert all(np.bincount(parts[single[:, label]], minlength=3).tolist() == [3, 1, 1] for label in range(3))
+
+
+def test_real_recordings(mirror: Path) -> None:
+    corpus = load_folder(mirror / "real_clips", mirror / "real_clips" / "labels.csv")
+    assert len(corpus.clips) == 6 and corpus.missing == ()
+    assert "Tapping (guitar technique)" in corpus.classes
+    assert corpus.targets().sum() == 4 + 3 + 3 + 7 + 2 + 1  # labels a row of the table
+    assert {clip.split for clip in corpus.clips} <= {"train", "validation", "test"}

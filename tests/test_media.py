@@ -1,0 +1,368 @@
+"""Decoding against planted truth: tones, clicks and flat frames in real files of many formats."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+
+from avrepro.media import (
+    MediaError,
+    check_clip,
+    probe,
+    read_audio,
+    read_frames,
+    remux_clip,
+    stream_digest,
+    write_clip,
+)
+
+FORMATS = [  # suffix, video codec, sound codec, sample format, Hz, channels, frames/s
+    ("mp4", "libx264", "aac", "fltp", 44100, "stereo", Fraction(30000, 1001)),
+    ("mp4", "mpeg4", "aac", "fltp", 8000, "mono", Fraction(10)),
+    ("mp4", "libx264", "libmp3lame", "fltp", 22050, "mono", Fraction(12)),
+    ("mp4", "libx264", "aac", "fltp", 48000, "5.1", Fraction(25)),
+    ("mkv", "libx264", "pcm_s16le", "s16", 16000, "stereo", Fraction(24000, 1001)),
+    ("mkv", "mpeg4", "flac", "s16", 48000, "stereo", Fraction(12)),
+    ("mkv", "libx264", "aac", "fltp", 32000, "mono", Fraction(12)),
+    ("webm", "libvpx", "libopus", "flt", 48000, "stereo", Fraction(12)),
+    ("webm", "libvpx-vp9", "libopus", "flt", 48000, "mono", Fraction(10)),
+    ("avi", "mpeg4", "pcm_s16le", "s16", 22050, "stereo", Fraction(12)),
+    ("avi", "mpeg4", "pcm_u8", "u8", 8000, "mono", Fraction(10)),
+    ("avi", "mpeg4", "pcm_s16le", "s16", 44100, "stereo", Fraction(30000, 1001)),
+    ("mkv", "mpeg4", "libmp3lame", "fltp", 44100, "stereo", Fraction(25)),
+]
+CODED = 16 + 8 * np.arange(30)  # grey level of each frame: its index can be read back through any codec
+
+
+def _encode(
+    path: Path, video: str | None, audio: str | None, fmt: str, rate: int, layout: str, fps: Fraction,
+    frames: Any = None, waveform: Any = None, *, stamps: list[int] | None = None,
+    delay: float = 0.0, container_options: dict[str, str] | None = None,
+) -> None:  # fmt: skip
+    """A file in any format, by PyAV alone; the waveform goes to every channel."""
+    container: Any = av.open(f"file:{path}", "w", options=container_options or {})
+    with container:
+        streams: list[tuple[Any, Any]] = []
+        if video:
+            stream = container.add_stream(video, rate=fps)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            stream.bit_rate = 2_000_000
+            if video == "libvpx-vp9":
+                stream.options = {"cpu-used": "8", "deadline": "realtime"}
+            if stamps:
+                stream.codec_context.time_base = Fraction(1, 1000)
+            base = Fraction(1, 1000) if stamps else 1 / fps
+
+            def pictures() -> Any:
+                for index, picture in enumerate(frames):
+                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
+                    frame.pts, frame.time_base = (stamps[index] if stamps else index), base
+                    yield frame
+
+            streams.append((stream, pictures()))
+        if audio:
+            sound = container.add_stream(audio, rate=rate, layout=layout, format=fmt)
+            sound.bit_rate = 128_000
+
+            def blocks() -> Any:
+                channels = sound.codec_context.channels
+                resampler = av.AudioResampler(
+                    fmt, layout, rate, frame_size=sound.codec_context.frame_size or 1024
+                )
+                every = np.repeat(waveform[None].astype(np.float32), channels, axis=0)
+                frame = av.AudioFrame.from_ndarray(every, "fltp", layout)
+                frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+                for block in [*resampler.resample(frame), *resampler.resample(None)]:
+                    block.pts = (block.pts or 0) + round(delay * rate)
+                    yield block
+
+            # the header is written with the first packet, once the encoder has said how long its frames are
+            sound.codec_context.open()
+            streams.append((sound, blocks()))
+        for stream, items in streams:
+            for item in items:
+                container.mux(stream.encode(item))
+            container.mux(stream.encode(None))
+
+
+def _flat(levels: np.ndarray) -> np.ndarray:
+    return np.broadcast_to(levels[:, None, None, None], (len(levels), 48, 64, 3)).astype(np.uint8).copy()
+
+
+def _tone_and_clicks(rate: int, seconds: float = 2.5) -> tuple[np.ndarray, tuple[float, ...]]:
+    """A 440 Hz tone of amplitude 0.25 for a second, then short bursts at known times."""
+    time = np.arange(round(seconds * rate)) / rate
+    waveform = 0.25 * np.sin(2 * np.pi * 440 * time) * (time < 1.0)
+    clicks = (1.3, 1.7, 2.2)
+    for click in clicks:
+        since = time - click
+        waveform += np.where(since >= 0, 0.8 * np.exp(-since / 0.004) * np.sin(2 * np.pi * 1500 * since), 0)
+    return waveform.astype(np.float32), clicks
+
+
+def _tone(waveform: np.ndarray, rate: int, frequency: float) -> float:
+    """Amplitude of a tone, by projection under a Hann window."""
+    window = np.hanning(len(waveform))
+    wave = np.exp(-2j * np.pi * frequency / rate * np.arange(len(waveform)))
+    return float(2 * abs(np.sum(waveform * window * wave)) / window.sum())
+
+
+@pytest.mark.parametrize(
+    "form", FORMATS, ids=lambda form: f"{form[0]}-{form[1]}-{form[2]}-{form[4]}-{form[5]}"
+)
+def test_formats_keep_tones_clicks_and_frames(tmp_path: Path, form: tuple[Any, ...]) -> None:
+    suffix, video, audio, fmt, rate, layout, fps = form
+    path = tmp_path / f"clip.{suffix}"
+    waveform, clicks = _tone_and_clicks(rate)
+    _encode(path, video, audio, fmt, rate, layout, fps, _flat(CODED), waveform)
+
+    info = probe(path)
+    assert (info.sample_rate, info.width, info.height) == (rate, 64, 48)
+    assert info.channels == {"mono": 1, "stereo": 2, "5.1": 6}[layout]
+    assert info.fps == pytest.approx(float(fps), rel=2e-3)
+    shown = 30 / float(fps)
+    assert info.duration == pytest.approx(shown if suffix == "avi" else max(2.5, shown), abs=0.15)
+    check_clip(path)
+
+    for target in (20000, 16000):
+        sound = read_audio(path, target, duration=3.0)
+        assert sound.dtype == np.float32 and sound.shape == (3 * target,)
+        tone = sound[round(0.1 * target) : round(0.9 * target)]
+        level = 0.25 * (5 / 6 if layout == "5.1" else 1)  # AAC low-passes the subwoofer channel at 120 Hz
+        level *= 0.95 if audio == "libmp3lame" else 1  # LAME takes 0.45 dB off against clipping
+        assert _tone(tone, target, 440) == pytest.approx(level, rel=0.05)
+        spectrum = np.abs(np.fft.rfft(tone * np.hanning(len(tone)), 8 * target))
+        assert np.argmax(spectrum) / 8 == pytest.approx(440, abs=0.5)
+        # where each burst sits: the lag at which it fits best to the one that was planted
+        since = np.arange(round(0.02 * target)) / target
+        burst = np.exp(-since / 0.004) * np.sin(2 * np.pi * 1500 * since)
+        fit = np.correlate(sound, burst, "valid")
+        for click in clicks:
+            near = slice(round((click - 0.1) * target), round((click + 0.1) * target))
+            assert (np.argmax(fit[near]) + near.start) / target == pytest.approx(click, abs=0.002)
+
+    frames, times = read_frames(path, fps=float(fps))
+    assert frames.dtype == np.uint8 and times.dtype == np.float64
+    assert np.abs(frames.mean(axis=(1, 2, 3)) - CODED).max() < 4  # half of the distance between two frames
+    np.testing.assert_allclose(times, np.arange(30) / float(fps), atol=1.5e-3)
+    wanted = [-1.0, 0.0, 0.55 / float(fps), 7.5 / float(fps), 7.6 / float(fps), 20.01 / float(fps), 99.0]
+    frames, _ = read_frames(path, wanted, size=(24, 20))
+    assert frames.shape == (7, 24, 20, 3)
+    assert np.abs(frames.mean(axis=(1, 2, 3)) - CODED[[0, 0, 0, 7, 7, 20, 29]]).max() < 4
+
+
+@pytest.mark.parametrize(("rate", "target"), [(44100, 20000), (32000, 20000), (48000, 16000), (8000, 20000)])
+def test_resampling_quality(tmp_path: Path, rate: int, target: int) -> None:
+    """Uncompressed: level within 0.05 dB up to 0.45 of the lower rate, more than 90 dB down above Nyquist."""
+    time = np.arange(2 * rate) / rate
+    path = tmp_path / "tone.wav"
+
+    def through(frequency: float) -> np.ndarray:
+        tone = 0.5 * np.sin(2 * np.pi * frequency * time)
+        _encode(path, None, "pcm_f32le", "flt", rate, "mono", Fraction(1), None, tone)
+        return read_audio(path, target)[target // 4 : -target // 4]
+
+    for frequency in (50.0, 1000.0, 0.45 * min(rate, target)):
+        assert 20 * np.log10(_tone(through(frequency), target, frequency) / 0.5) == pytest.approx(0, abs=0.05)
+    for frequency in (0.52 * target, 0.6 * target):
+        if frequency < rate / 2:
+            assert 20 * np.log10(np.sqrt(2 * np.mean(through(frequency) ** 2)) / 0.5) < -90
+    assert len(read_audio(path)) == 2 * rate
+
+
+def test_channels_are_averaged_and_duration_is_exact(tmp_path: Path) -> None:
+    path = tmp_path / "two.wav"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("pcm_s16le", rate=8000, layout="stereo", format="s16")
+        samples = np.tile(np.array([[16384, -8192]], np.int16), (1, 4000))
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), "s16", "stereo")
+        frame.sample_rate = 8000
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    np.testing.assert_allclose(read_audio(path), np.full(4000, 0.125), atol=1e-6)
+    assert len(read_audio(path, duration=0.3)) == 2400
+    longer = read_audio(path, duration=0.75)
+    assert len(longer) == 6000 and not longer[4000:].any()
+
+
+def test_late_sound_is_preceded_by_silence(tmp_path: Path) -> None:
+    for name in ("late.mp4", "late.mkv"):
+        waveform, clicks = _tone_and_clicks(16000)
+        sound = ("aac", "fltp", 16000, "mono")
+        _encode(tmp_path / name, "libx264", *sound, Fraction(10), _flat(CODED), waveform, delay=0.4)
+        read = read_audio(tmp_path / name, duration=3.0)
+        assert np.abs(read[: round(0.3 * 16000)]).max() < 1e-3
+        peak = np.argmax(np.abs(read) > 0.4) / 16000
+        assert peak == pytest.approx(clicks[0] + 0.4, abs=0.003)
+
+
+def test_variable_frame_rate(tmp_path: Path) -> None:
+    stamps = [0, 40, 500, 540, 1700, 1750, 2500]
+    path = tmp_path / "vfr.mkv"
+    frames = _flat(CODED[:7])
+    _encode(path, "libx264", None, "", 0, "", Fraction(25), frames, stamps=stamps)
+    wanted = [0.0, 0.039, 0.04, 0.499, 0.5, 1.69, 1.72, 2.4, 2.5]
+    got, times = read_frames(path, wanted)
+    index = [0, 0, 1, 1, 2, 3, 4, 5, 6]
+    np.testing.assert_allclose(times, np.array(stamps)[index] / 1000, atol=1e-3)
+    assert np.abs(got.mean(axis=(1, 2, 3)) - CODED[index]).max() < 4
+
+
+def _moving(count: int = 24) -> np.ndarray:
+    row, column = np.mgrid[:48, :64]
+    pictures = [
+        np.stack([(column * 4 + 5 * index) % 256, (row * 5 + 2 * index) % 256, row * 0 + 9 * index], -1)
+        for index in range(count)
+    ]
+    return np.stack(pictures).astype(np.uint8)
+
+
+def test_written_clip_reads_back_and_is_the_same_every_time(tmp_path: Path) -> None:
+    waveform, _ = _tone_and_clicks(32000)
+    frames = _moving()
+    contents = set()
+    for index in range(6):
+        _ = [np.random.default_rng(index).random(20_000 * (index + 1)) for _ in range(9)]  # stir freed memory
+        write_clip(tmp_path / "clip.mp4", frames, 12, waveform, 32000)
+        contents.add((tmp_path / "clip.mp4").read_bytes())
+    assert len(contents) == 1
+    assert os.listdir(tmp_path) == ["clip.mp4"]
+    check_clip(tmp_path / "clip.mp4")
+    sound = read_audio(tmp_path / "clip.mp4", duration=2.5)
+    assert np.corrcoef(sound, waveform)[0, 1] > 0.99
+    got, times = read_frames(tmp_path / "clip.mp4", fps=12)
+    np.testing.assert_allclose(times, np.arange(24) / 12, atol=1e-6)
+    grey = np.abs(got.mean(axis=3) - frames.mean(axis=3)).mean(axis=(1, 2))
+    assert grey.max() < 8
+
+
+def test_colours_survive(tmp_path: Path) -> None:
+    colours = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 210], [230, 220, 50], [128, 128, 128]])
+    frames = np.broadcast_to(colours[:, None, None, :], (5, 48, 64, 3)).astype(np.uint8)
+    write_clip(tmp_path / "c.mp4", frames, 5, np.zeros(8000, np.float32), 8000)
+    got, _ = read_frames(tmp_path / "c.mp4", fps=5)
+    assert np.abs(got.mean(axis=(1, 2)) - colours).max() < 6
+
+
+def test_write_clip_refuses_what_it_cannot_write(tmp_path: Path) -> None:
+    silence = np.zeros(800, np.float32)
+    with pytest.raises(ValueError, match="even"):
+        write_clip(tmp_path / "c.mp4", np.zeros((2, 33, 64, 3), np.uint8), 5, silence, 8000)
+    with pytest.raises(ValueError, match="uint8"):
+        write_clip(tmp_path / "c.mp4", np.zeros((2, 32, 64, 3)), 5, silence, 8000)
+    with pytest.raises(ValueError, match="finite"):
+        write_clip(tmp_path / "c.mp4", np.zeros((2, 32, 64, 3), np.uint8), 5, silence + np.nan, 8000)
+    assert os.listdir(tmp_path) == []
+
+
+def test_remuxed_streams_keep_their_content(tmp_path: Path) -> None:
+    waveform, _ = _tone_and_clicks(32000)
+    write_clip(tmp_path / "a.mp4", _moving(), 12, waveform, 32000)
+    write_clip(tmp_path / "b.mp4", _moving()[::-1], 12, waveform[::-1], 32000)
+    mixed = tmp_path / "mixed.mp4"
+    remux_clip(mixed, audio_from=tmp_path / "a.mp4", video_from=tmp_path / "b.mp4")
+    check_clip(mixed)
+    assert stream_digest(mixed, "audio") == stream_digest(tmp_path / "a.mp4", "audio")
+    assert stream_digest(mixed, "video") == stream_digest(tmp_path / "b.mp4", "video")
+    np.testing.assert_array_equal(read_audio(mixed), read_audio(tmp_path / "a.mp4"))
+    assert stream_digest(tmp_path / "a.mp4", "audio") != stream_digest(tmp_path / "b.mp4", "audio")
+    assert stream_digest(mixed, "video") != stream_digest(tmp_path / "a.mp4", "video")
+    np.testing.assert_array_equal(read_frames(mixed, fps=12)[0], read_frames(tmp_path / "b.mp4", fps=12)[0])
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["-i.mp4", "a b.mp4", 'it\'s "so".mp4', "Ünï 鳥.mp4", "100%d%03d.mp4", "http:x.mp4", "a#?&*[1].mp4"],
+)
+def test_odd_file_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clip(name, _moving(6), 6, np.zeros(8000, np.float32), 8000)
+    check_clip(name)
+    remux_clip(f"2{name}", name, name)
+    assert stream_digest(name, "audio") == stream_digest(f"2{name}", "audio")
+    assert probe(name).duration == pytest.approx(1, abs=0.1) and len(read_frames(name, fps=6)[0]) == 6
+
+
+def test_unusable_files_say_why(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    waveform, _ = _tone_and_clicks(16000)
+    common = ("fltp", 16000, "mono", Fraction(12), _flat(CODED), waveform)
+    good = tmp_path / "good.mp4"
+    noise = np.random.default_rng(0)
+    shaken = noise.integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)  # pictures take most of the file
+    _encode(good, "libx264", "aac", *common)
+    whole = good.read_bytes()
+
+    def reason(name: str, content: bytes | None = None) -> str:
+        if content is not None:
+            (tmp_path / name).write_bytes(content)
+        with pytest.raises(MediaError) as caught:
+            check_clip(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: {caught.value.reason}"
+        return caught.value.reason
+
+    assert reason("none.mp4") == "no such file"
+    (tmp_path / "folder.mp4").mkdir()
+    assert reason("folder.mp4") == "not a file"
+    assert "empty" in reason("empty.mp4", b"")
+    assert "not a video file" in reason("text.mp4", b"clip,labels\nthis is no video\n" * 50)
+    assert "not a video file" in reason("garbage.mp4", noise.bytes(20_000))
+    assert "truncated" in reason("no_index.mp4", whole[: len(whole) // 2])
+    _encode(tmp_path / "mute.mp4", "libx264", None, *common)
+    assert reason("mute.mp4") == "no sound track"
+    _encode(tmp_path / "blind.mp4", None, "aac", *common)
+    assert reason("blind.mp4") == "no video track"
+    _encode(tmp_path / "other.mkv", "libx264", "aac", *common)
+    (tmp_path / "other.mkv").rename(tmp_path / "wrong_suffix.avi")
+    check_clip(tmp_path / "wrong_suffix.avi")  # the content counts
+
+    head = {"movflags": "faststart"}
+    _encode(tmp_path / "f.mp4", "libx264", "aac", *common[:4], shaken, waveform, container_options=head)
+    content = (tmp_path / "f.mp4").read_bytes()
+    assert "truncated: the" in reason("cut.mp4", content[: len(content) // 2])
+    _encode(tmp_path / "f.mkv", "mpeg4", "pcm_s16le", "s16", *common[1:4], shaken, waveform)
+    content = (tmp_path / "f.mkv").read_bytes()
+    assert "truncated" in reason("cut.mkv", content[: len(content) // 3])
+    _encode(tmp_path / "f.avi", "mpeg4", "pcm_s16le", "s16", *common[1:4], shaken, waveform)
+    content = (tmp_path / "f.avi").read_bytes()
+    assert "truncated" in reason("cut.avi", content[: len(content) // 3])
+    start = whole.index(b"mdat") + 4
+    end = whole.index(b"moov") - 4
+    assert "decoded" in reason("scrambled.mp4", whole[:start] + b"\xff" * (end - start) + whole[end:])
+    _encode(tmp_path / "nothing.mp4", "libx264", "aac", *common[:4], _flat(CODED[:0]), waveform)
+    assert "video track" in reason("nothing.mp4")
+    captured = capfd.readouterr()
+    assert captured.out == "" and captured.err == ""
+
+
+def test_errors_cross_processes_and_calls_are_checked(tmp_path: Path) -> None:
+    error = pickle.loads(pickle.dumps(MediaError(tmp_path / "x.mp4", "no sound track")))
+    assert isinstance(error, MediaError) and issubclass(MediaError, ValueError)
+    assert error.reason == "no sound track" and error.path == tmp_path / "x.mp4"
+    write_clip(tmp_path / "c.mp4", _moving(6), 6, np.zeros(8000, np.float32), 8000)
+    with pytest.raises(ValueError, match="either times or fps"):
+        read_frames(tmp_path / "c.mp4")
+    with pytest.raises(ValueError, match="ascending"):
+        read_frames(tmp_path / "c.mp4", [1.0, 0.5])
+    assert read_frames(tmp_path / "c.mp4", [])[0].shape[0] == 0
+    with pytest.raises(MediaError, match="cannot hold"):
+        remux_clip(tmp_path / "c.webm", tmp_path / "c.mp4", tmp_path / "c.mp4")
+
+
+def test_real_recordings(mirror: Path) -> None:
+    for path in sorted((mirror / "real_clips").glob("*.mp4")):
+        check_clip(path)
+        info = probe(path)
+        assert info.duration == pytest.approx(10, abs=0.15)
+        sound = read_audio(path, 20000, duration=10)
+        assert sound.shape == (200_000,) and 1e-3 < np.abs(sound).max() <= 1.2
+        frames, times = read_frames(path, fps=1, size=(72, 96))
+        assert frames.shape[1:] == (72, 96, 3) and len(frames) in (10, 11)
+        np.testing.assert_allclose(times[:9], np.arange(9), atol=0.11)
+        assert frames.std() > 10
