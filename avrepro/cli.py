@@ -1,4 +1,4 @@
-"""The command line: ``avrepro book | run | sweep | corpus | results``."""
+"""The command line: ``avrepro book | run | sweep | data | features | results``."""
 
 from __future__ import annotations
 
@@ -58,15 +58,27 @@ def sweep(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def corpus(arguments: argparse.Namespace) -> None:
+def data(arguments: argparse.Namespace) -> None:
     from avrepro import corpora
 
-    loaded = corpora.load(arguments.name, profile=arguments.profile, clips=arguments.clips, labels=arguments.labels)
+    loaded = corpora.load(arguments.corpus, profile=arguments.profile, clips=arguments.clips, labels=arguments.labels)
     for split in corpora.SPLITS:
         part = loaded.split(split)
         if part.clips or part.missing:
             print(f"{split}: {len(part.clips)} clips, {len(part.missing)} missing")
     for clip in loaded.missing:
+        print(f"missing: {clip.id}: {clip.reason}")
+    print(f"{len(loaded.classes)} classes: {', '.join(loaded.classes)}")
+
+
+def features(arguments: argparse.Namespace) -> None:
+    given = _parameters(arguments.chapter, arguments.parameters)
+    parameters = check(arguments.chapter, given)
+    from avrepro.experiments import load_inputs
+
+    inputs = load_inputs(arguments.chapter, parameters)
+    print(f"{len(inputs.corpus.clips)} clips have their features, {len(inputs.corpus.missing)} are missing")
+    for clip in inputs.corpus.missing:
         print(f"missing: {clip.id}: {clip.reason}")
 
 
@@ -136,11 +148,16 @@ def _parser() -> argparse.ArgumentParser:
     def chapter_and_parameters(added: argparse.ArgumentParser) -> None:
         added.add_argument("chapter", help=" | ".join(CHAPTERS))
         added.add_argument(
-            "-p", dest="parameters", metavar="NAME=VALUE", action="append", default=[], help="a parameter; may be repeated"
+            "-p",
+            dest="parameters",
+            metavar="NAME=VALUE",
+            action="append",
+            default=[],
+            help="a parameter; may be repeated",
         )
 
     added = command("book", book, "Run the chapters that need it and build the HTML book.", "avrepro book")
-    added.add_argument("--profile", choices=("demo", "ci"), default="demo", help="ci: a marked proof in seconds, no results")
+    added.add_argument("--profile", choices=("demo", "ci"), default="demo", help="ci: a marked proof, no results")
     added = command("run", run, "Run one chapter by papermill.", "avrepro run lightweight_fusion -p seed=3")
     chapter_and_parameters(added)
     added.add_argument("--output", type=Path, help="where the executed notebook goes (default: the cache)")
@@ -154,15 +171,18 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--grid", metavar="NAME=V1,V2", action="append", required=True, help="values; may be repeated")
     added.add_argument("--jobs", type=int, default=1, help="runs at a time")
     added = command(
-        "corpus",
-        corpus,
-        "Load (and render, if need be) a corpus, and tell what is in it and what is missing.",
-        "avrepro corpus folder --clips DIR --labels labels.csv",
+        "data",
+        data,
+        "Load a corpus (rendering the demo world where it is not there), and tell what is in it and what is missing.",
+        "avrepro data folder --clips DIR --labels labels.csv",
     )
-    added.add_argument("name", help="demo | demo-null | folder")
+    added.add_argument("corpus", help="demo | demo-null | folder")
     added.add_argument("--profile", choices=("ci", "demo"), default="demo", help="size of the demo world")
     added.add_argument("--clips", help="folder of clips")
     added.add_argument("--labels", help="their labels.csv")
+    text = "Compute (or find) the frozen features that a chapter needs, without training anything."
+    added = command("features", features, text, "avrepro features lightweight_fusion -p profile=ci")
+    chapter_and_parameters(added)
     added = command("results", results, "Print the results store with its passports.", "avrepro results --format csv")
     added.add_argument("--format", choices=("table", "markdown", "csv"), default="table")
     added.add_argument("--chapter", help="of one chapter alone")

@@ -1,4 +1,4 @@
-"""Clips as files: sound and frames read, files checked and digested, clips written (PyAV, FFmpeg).
+"""Clips as files: sound and frames read, files checked and digested (PyAV, FFmpeg).
 
 Time 0 of a clip is where its container begins; sound and frames are placed by their time stamps, so encoder
 priming, edit lists and streams that begin late leave them in step. Every decoder runs on one thread: decoded
@@ -9,12 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
-from heapq import merge
 from pathlib import Path
 from typing import Any, Literal
 
@@ -26,12 +22,9 @@ from av.video.reformatter import Interpolation, VideoReformatter
 Kind = Literal["audio", "video"]
 
 NAME = {"audio": "sound", "video": "video"}
-GAP = (
-    0.05  # s; a jump in the sound's time stamps beyond this is silence, below it is rounding of the container
-)
+GAP = 0.05  # s; a jump in the sound's time stamps beyond this is silence, below it is rounding of the container
 STAMP = 0.6e-3  # s; Matroska and WebM round time stamps to whole milliseconds
 ENDING = 0.5  # s; by how much a stream may end before its container says so
-BITEXACT = {"fflags": "+bitexact"}  # no version of FFmpeg in what is written
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same RGB on every processor
 
 
@@ -61,7 +54,7 @@ class MediaInfo:
 
 def probe(path: str | os.PathLike[str]) -> MediaInfo:
     """Length, sound and picture format of a file, from its headers. Raises MediaError."""
-    with _open(path) as container:
+    with open_container(path) as container:
         audio, video = _find(container, "audio"), _find(container, "video")
         duration = _claimed(container)
         if duration is None:  # live recordings leave it out of the header
@@ -84,7 +77,7 @@ def check_clip(path: str | os.PathLike[str]) -> None:
     says they end. Its whole sound and its first frame are decoded, so ``read_audio`` and ``read_frames``
     succeed on what passes.
     """
-    with _open(path) as container:
+    with open_container(path) as container:
         lacking = [NAME[kind] for kind in ("audio", "video") if _find(container, kind) is None]
         if lacking:
             raise MediaError(path, " and ".join(f"no {name} track" for name in lacking))
@@ -107,7 +100,7 @@ def read_audio(
     Packets that do not decode are left out and their time is silent. Raises MediaError where there is no
     sound track or nothing of it decodes.
     """
-    with _open(path) as container:
+    with open_container(path) as container:
         waveform, rate = _decode_sound(path, container, duration)
     if not np.isfinite(waveform).all():
         raise MediaError(path, "the sound holds values that are not numbers; export it again")
@@ -169,8 +162,8 @@ def read_frames(
             pictures.append(picture)
             shown.append(began)
 
-    with _open(path) as container:
-        stream = _require(path, container, "video")
+    with open_container(path) as container:
+        stream = require_track(path, container, "video")
         origin = _origin(container)
         interval = float(1 / (stream.average_rate or stream.guessed_rate or 25))
         frame, began, longest = None, 0.0, interval
@@ -184,9 +177,7 @@ def read_frames(
             if wanted is not None and len(pictures) == len(wanted):
                 break
         if frame is None:
-            raise MediaError(
-                path, "the video track holds no frame that can be decoded; export the clip again"
-            )
+            raise MediaError(path, "the video track holds no frame that can be decoded; export the clip again")
         # both the last time stamp and the last duration are rounded
         show_until(began + longest - 2 * STAMP if wanted is None else np.inf, frame, began)
     if not pictures:
@@ -201,8 +192,8 @@ def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
     pictures keeps the digest of its sound. Raises MediaError where the track is missing.
     """
     digest = hashlib.sha256()
-    with _open(path) as container:
-        stream = _require(path, container, kind)
+    with open_container(path) as container:
+        stream = require_track(path, container, kind)
         context = stream.codec_context
         if kind == "audio":
             form = [context.sample_rate, context.layout.name]
@@ -210,7 +201,7 @@ def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
             form = [context.width, context.height, context.pix_fmt]
         digest.update(repr((kind, context.name, form)).encode())
         digest.update(context.extradata or b"")
-        for packet in _demux(container, stream):
+        for packet in packets_of(container, stream):
             stamp = packet.pts if packet.pts is not None else packet.dts
             # in seconds as a fraction: a muxer may choose another time base for the same instants
             began = None if stamp is None else stamp * packet.time_base
@@ -219,119 +210,7 @@ def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
     return digest.hexdigest()
 
 
-def write_clip(
-    path: str | os.PathLike[str],
-    frames: np.ndarray,
-    fps: float | Fraction,
-    waveform: np.ndarray,
-    sample_rate: int,
-) -> None:
-    """Write an mp4 with H.264 pictures (MPEG-4 where FFmpeg was built without x264) and AAC sound.
-
-    Parameters
-    ----------
-    frames: uint8 [frames, height, width, 3] RGB, even height and width (4:2:0 chroma).
-    waveform: float32 [samples] mono, clipped to +-1.
-    sample_rate: Hz, one that AAC has (8000, 16000, 22050, 32000, 44100, 48000 ...).
-
-    The same input gives the same file. It appears under its name only once it is whole.
-    """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
-        raise ValueError(
-            f"frames must be uint8 [frames, height, width, 3], found {frames.dtype} {frames.shape}"
-        )
-    height, width = frames.shape[1], frames.shape[2]
-    if height % 2 or width % 2:
-        raise ValueError(f"frames are {height} x {width} px; 4:2:0 video needs even numbers of both")
-    if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
-        raise ValueError(
-            f"waveform must be finite numbers [samples], found {waveform.dtype} {waveform.shape}"
-        )
-    sound = np.clip(waveform, -1, 1).astype(np.float32)
-    rate = Fraction(fps).limit_denominator(100_000)
-    with (
-        _atomic(path) as temporary,
-        av.open(f"file:{temporary}", "w", format="mp4", options=BITEXACT) as container,
-    ):
-        video = _add_video(container, rate, width, height)
-        audio = container.add_stream("aac", rate=sample_rate, layout="mono", format="fltp")
-        audio.bit_rate = 96_000
-        audio.codec_context.thread_count = 1
-        audio.codec_context.flags |= av.codec.context.Flags.bitexact.value
-        reformatter = VideoReformatter()
-        written = 0
-        for index, picture in enumerate(frames):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
-            frame = reformatter.reformat(
-                frame, format="yuv420p", interpolation=Interpolation.AREA | EXACT, threads=1
-            )
-            frame.pts, frame.time_base = index, 1 / rate
-            container.mux(video.encode(frame))
-            # sound goes along with the pictures, so that a player need not seek to and fro
-            until = len(sound) if index == len(frames) - 1 else int((index + 1) / rate * sample_rate)
-            while written < len(sound) and (written + 1024 <= until or until == len(sound)):
-                block = av.AudioFrame.from_ndarray(sound[None, written : written + 1024], "fltp", "mono")
-                block.sample_rate, block.pts, block.time_base = sample_rate, written, Fraction(1, sample_rate)
-                container.mux(audio.encode(block))
-                written += 1024
-        container.mux(video.encode(None))
-        container.mux(audio.encode(None))
-
-
-def remux_clip(
-    path: str | os.PathLike[str],
-    audio_from: str | os.PathLike[str],
-    video_from: str | os.PathLike[str],
-) -> None:
-    """Write a clip with the sound of one file and the pictures of another, both as they are encoded.
-
-    The container is the one that the suffix of ``path`` names; the stream digests of the two survive where
-    it is that of the sources (Matroska would round their time stamps). Raises MediaError where a track is
-    missing or the container cannot hold it.
-    """
-    with _open(audio_from) as first, _open(video_from) as second, _atomic(path) as temporary:
-        audio = _require(audio_from, first, "audio")
-        video = _require(video_from, second, "video")
-        try:
-            with av.open(f"file:{temporary}", "w", options=BITEXACT) as container:
-                streams = (video, audio)
-                target = {one: container.add_stream_from_template(one, opaque=True) for one in streams}
-                for packet in merge(_demux(first, audio), _demux(second, video), key=_decode_time):
-                    packet.stream = target[packet.stream]
-                    container.mux(packet)
-        except (av.FFmpegError, ValueError) as error:
-            reason = f"cannot hold the tracks of {audio_from} and {video_from}: {error}"
-            raise MediaError(path, reason) from error
-
-
-@contextmanager
-def _atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name beside ``path`` to write to; what is there takes its place on success and vanishes otherwise."""
-    target = Path(path)
-    temporary = target.with_name(f".{uuid.uuid4().hex}{target.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _add_video(container: Any, rate: Fraction, width: int, height: int) -> Any:
-    if "libx264" in av.codecs_available:
-        # macroblock trees over B frames let x264 read memory that it never wrote, so
-        # that the same pictures gave other bytes from one call to the next; without both they never did
-        options = {"preset": "veryfast", "crf": "23", "x264-params": "bframes=0:no-mbtree=1"}
-        stream = container.add_stream("libx264", rate=rate, options=options)
-    else:
-        stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "4"})
-        stream.codec_context.flags |= av.codec.context.Flags.qscale.value
-    stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-    stream.codec_context.thread_count = 1  # x264 decides differently with another number of threads
-    stream.codec_context.flags |= av.codec.context.Flags.bitexact.value
-    return stream
-
-
-def _open(path: str | os.PathLike[str]) -> Any:
+def open_container(path: str | os.PathLike[str]) -> Any:
     file = Path(path)
     if not file.exists():
         raise MediaError(path, "no such file")
@@ -366,7 +245,7 @@ def _find(container: Any, kind: str) -> Any:
     return None
 
 
-def _require(path: str | os.PathLike[str], container: Any, kind: str) -> Any:
+def require_track(path: str | os.PathLike[str], container: Any, kind: str) -> Any:
     stream = _find(container, kind)
     if stream is None:
         raise MediaError(path, f"no {NAME[kind]} track")
@@ -378,7 +257,7 @@ def _origin(container: Any) -> float:
     return max(0.0, (container.start_time or 0) / av.time_base)
 
 
-def _demux(container: Any, *streams: Any) -> Iterator[Any]:
+def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
     """Packets until the end of the file, or of what can be read of it."""
     try:
         for packet in container.demux(streams):
@@ -390,7 +269,7 @@ def _demux(container: Any, *streams: Any) -> Iterator[Any]:
 
 def _decode(container: Any, stream: Any) -> Iterator[Any]:
     """Frames in order of presentation; what does not decode is left out, as players do."""
-    for packet in _demux(container, stream):
+    for packet in packets_of(container, stream):
         try:
             yield from packet.decode()
         except av.FFmpegError:
@@ -401,16 +280,14 @@ def _decode(container: Any, stream: Any) -> Iterator[Any]:
         return
 
 
-def _decode_time(packet: Any) -> float:
+def decode_time(packet: Any) -> float:
     stamp = packet.dts if packet.dts is not None else packet.pts
     return float((stamp or 0) * packet.time_base)
 
 
-def _decode_sound(
-    path: str | os.PathLike[str], container: Any, duration: float | None
-) -> tuple[np.ndarray, int]:
+def _decode_sound(path: str | os.PathLike[str], container: Any, duration: float | None) -> tuple[np.ndarray, int]:
     """Mono sound at its own rate from the clip's time 0 on, a little more than ``duration``; and its rate."""
-    stream = _require(path, container, "audio")
+    stream = require_track(path, container, "audio")
     origin = _origin(container)
     claimed = _claimed(container)
     pieces: list[np.ndarray] = []
@@ -471,7 +348,7 @@ def _ends(container: Any) -> dict[Any, float]:
     ends: dict[Any, float] = {}
     origin = _origin(container)
     streams = [stream for kind in ("audio", "video") if (stream := _find(container, kind)) is not None]
-    for packet in _demux(container, *streams):
+    for packet in packets_of(container, *streams):
         stamp = packet.pts if packet.pts is not None else packet.dts
         end = float(((stamp or 0) + (packet.duration or 0)) * packet.time_base) - origin
         ends[packet.stream] = max(end, ends.get(packet.stream, 0.0))
@@ -485,9 +362,7 @@ def _check_complete(path: str | os.PathLike[str], container: Any) -> None:
     present = Path(path).stat().st_size
     # FFmpeg shortens an avi's stated length to what is there, so its stated size has to tell
     if magic == b"RIFF" and size + 8 > present:
-        raise MediaError(
-            path, f"truncated: {size + 8} bytes long by its header, {present} found; download it again"
-        )
+        raise MediaError(path, f"truncated: {size + 8} bytes long by its header, {present} found; download it again")
     ends = _ends(container)
     for kind in ("audio", "video"):
         stream = _find(container, kind)

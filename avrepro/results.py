@@ -172,7 +172,8 @@ def read(run: str | None = None, folders: tuple[Path, ...] | None = None) -> Res
     tables = []
     for folder in folders or (store(), COMMITTED):
         pattern = f"*-{run}.parquet" if run else "*.parquet"
-        tables += [pd.read_parquet(path) for path in sorted(folder.glob(pattern))]
+        paths = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]  # no half files
+        tables += [pd.read_parquet(path) for path in paths]
     if not tables:
         return Results(pd.DataFrame(columns=[*PASSPORT, *NUMBER]))
     return Results(pd.concat(tables, ignore_index=True).drop_duplicates(KEY))
@@ -180,9 +181,7 @@ def read(run: str | None = None, folders: tuple[Path, ...] | None = None) -> Res
 
 def passport_digest(chapter: str, parameters: Mapping[str, Any]) -> str:
     """Digest of everything but the data: the package's code, the parameters, locked dependencies, manifests."""
-    return digests.of_values(
-        [chapter, dict(parameters), digests.code(), digests.dependencies(), digests.manifests()]
-    )
+    return digests.of_values([chapter, dict(parameters), digests.code(), digests.dependencies(), digests.manifests()])
 
 
 def check_shown(table: pd.DataFrame, allow_ci: bool = False) -> None:

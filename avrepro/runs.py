@@ -97,9 +97,7 @@ def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
     return output
 
 
-def sweep(
-    chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], jobs: int = 1
-) -> list[Outcome]:
+def sweep(chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], jobs: int = 1) -> list[Outcome]:
     """Run a chapter for every combination of the grid's values, each in a process of its own.
 
     A run that was done before with the same code, data and parameters is found and not repeated, so a sweep
@@ -161,19 +159,21 @@ def build_book(profile: str = "demo") -> Path:
     executed = [(chapter, _executed(chapter, profile)) for chapter in chapters_of_book()]
     for chapter, notebook in executed:
         check_executed(chapter, notebook, allow_ci=proof)
-    pages = [*PAGES, *(str(page.relative_to(digests.ROOT)) for page in sorted(BOOK.glob("*.md")))]
-    for page in pages:
-        _refresh(digests.ROOT / page, source / page)
+    for name in [*PAGES, *(f"book/{path.name}" for path in sorted(BOOK.glob("*.md")))]:
+        _refresh(digests.ROOT / name, source / name)
     for chapter, notebook in executed:
         _refresh(notebook, source / "book" / f"{chapter}.ipynb")
     if proof:
         config = (source / "_config.yml").read_text().replace("announcement: ''", f"announcement: {PROOF!r}")
         _write_if_new(source / "_config.yml", config)
-    command = [sys.executable, "-m", "jupyter_book", "build", "-W", "-n", "--keep-going", "-q"]
+    start_it = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
+    command = [sys.executable, "-c", start_it, "build", "-W", "-n", "--keep-going", "-q"]
     built = subprocess.run([*command, "--path-output", str(place), str(source)], capture_output=True, text=True)
     page = place / "_build" / "html" / "index.html"
     if built.returncode or not page.is_file():
-        raise BookError(f"jupyter-book stopped (warnings count as errors):\n{built.stdout[-4000:]}{built.stderr[-4000:]}")
+        raise BookError(
+            f"jupyter-book stopped (warnings count as errors):\n{built.stdout[-4000:]}{built.stderr[-4000:]}"
+        )
     say(f"book built in {time.monotonic() - start:.0f} s")
     return page
 

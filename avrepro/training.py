@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,14 @@ from torch import Tensor, nn
 
 from avrepro.files import atomic
 from avrepro.progress import say
+
+
+class Rows(Protocol):
+    """Clips in rows: an array, a memory map, or files that are read when they are asked for."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,11 @@ class Optimisation:
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "sgd":
             return torch.optim.SGD(
-                parameters, self.learning_rate, self.momentum, nesterov=self.momentum > 0, weight_decay=self.weight_decay
+                parameters,
+                self.learning_rate,
+                self.momentum,
+                nesterov=self.momentum > 0,
+                weight_decay=self.weight_decay,
             )
         return torch.optim.Adam(parameters, self.learning_rate, weight_decay=self.weight_decay)
 
@@ -64,7 +76,7 @@ class Fit:
 def fit(
     model: nn.Module,
     loss: Callable[..., Tensor],
-    inputs: tuple[Tensor | np.ndarray, ...],
+    inputs: tuple[Rows, ...],
     validate: Callable[[nn.Module], Verdict],
     settings: Optimisation,
     seed: int,
@@ -86,7 +98,7 @@ def fit(
     model.to(device)
     optimiser = settings.build(parameter for parameter in model.parameters() if parameter.requires_grad)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
-        optimiser, factor=settings.decay, patience=settings.patience - 1
+        optimiser, factor=settings.decay, patience=settings.patience - 1, threshold=0.0  # the least fall counts
     ) if settings.decay < 1 else None  # fmt: skip
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
@@ -159,14 +171,10 @@ def fit(
     return Fit(best_epoch, best, history, time.monotonic() - start)
 
 
-def predict(
-    model: Callable[[Tensor], Tensor], inputs: Tensor | np.ndarray, device: torch.device, batch: int = 64
-) -> np.ndarray:
+def predict(model: Callable[[Tensor], Tensor], inputs: Rows, device: torch.device, batch: int = 64) -> np.ndarray:
     """Run a model over clips, float32 [clips, ...] -> float32 NumPy array of its outputs."""
     with torch.inference_mode():
-        parts = [
-            model(_take(inputs, rows).to(device)).float().cpu() for rows in torch.arange(len(inputs)).split(batch)
-        ]
+        parts = [model(_take(inputs, rows).to(device)).float().cpu() for rows in torch.arange(len(inputs)).split(batch)]
     return torch.cat(parts).numpy()
 
 
@@ -185,6 +193,6 @@ def device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
 
 
-def _take(array: Tensor | np.ndarray, rows: Tensor) -> Tensor:
+def _take(array: Rows, rows: Tensor) -> Tensor:
     batch = array[rows] if isinstance(array, Tensor) else torch.from_numpy(np.asarray(array[rows.numpy()]))
     return batch.float()

@@ -61,14 +61,10 @@ def level(waveform: np.ndarray, window: float = 0.1) -> np.ndarray:
 def test_the_classes_are_those_of_dcase_2017_task_4_in_its_order(mirror) -> None:
     lists = (mirror / "audioset").rglob("*")
     text = "".join(
-        path.read_text(errors="ignore")
-        for path in lists
-        if path.suffix == ".csv" and path.stat().st_size < 1e6
+        path.read_text(errors="ignore") for path in lists if path.suffix == ".csv" and path.stat().st_size < 1e6
     )
     assert len(SOUND_CLASSES) == len(set(SOUND_CLASSES)) == 17
-    assert [
-        name for name in SOUND_CLASSES if name not in text
-    ] == []  # they are AudioSet's names, letter by letter
+    assert [name for name in SOUND_CLASSES if name not in text] == []  # they are AudioSet's names, letter by letter
     assert SOUND_CLASSES[0] == "Train horn" and SOUND_CLASSES[8:10] == ("Screaming", "Bicycle")
     assert SOUND_CLASSES[-1] == "Train"
 
@@ -126,9 +122,7 @@ def test_snr_comes_out_as_planted(snr_db: float, beds: tuple[Bed, ...]) -> None:
     assert 20 * np.log10(np.sqrt(np.mean(active**2)) / noise) == pytest.approx(snr_db, abs=0.05)
     burst = layers.distractions[0, RATE : 4 * RATE].astype(float)
     assert 20 * np.log10(np.sqrt(np.mean(burst**2)) / noise) == pytest.approx(snr_db, abs=0.05)
-    np.testing.assert_allclose(
-        layers.mix(), layers.background + layers.events[0] + layers.distractions[0], atol=1e-5
-    )
+    np.testing.assert_allclose(layers.mix(), layers.background + layers.events[0] + layers.distractions[0], atol=1e-5)
 
 
 def test_recordings_are_never_clipped() -> None:
@@ -171,9 +165,7 @@ def test_reversing_beeps_are_one_tone_on_and_off(seed: int) -> None:
 
 
 def test_hi_lo_has_two_tones_a_fourth_apart() -> None:
-    siren = sounds_warning.electronic_siren(
-        studio(), {"hi-lo": 1.0}, (0.2, 0.3), (3, 4), (20, 21), (1.333, 1.334), 0.0
-    )
+    siren = sounds_warning.electronic_siren(studio(), {"hi-lo": 1.0}, (0.2, 0.3), (3, 4), (20, 21), (1.333, 1.334), 0.0)
     _, pitch = track(siren, 300, 750)
     low, high = np.median(pitch[pitch < pitch.mean()]), np.median(pitch[pitch > pitch.mean()])
     assert high / low == pytest.approx(1.333, abs=0.06)

@@ -150,9 +150,7 @@ def test_a_file_without_names_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("size", [0, 100, 1_000_000])
 def test_a_file_cut_short_is_refused(size: int, tmp_path: Path) -> None:
     (tmp_path / "cut.pth").write_bytes(WEIGHTS.read_bytes()[:size])
-    with pytest.raises(
-        ValueError, match=rf"cut\.pth: expected a file of 296 parameters .* found {size} bytes"
-    ):
+    with pytest.raises(ValueError, match=rf"cut\.pth: expected a file of 296 parameters .* found {size} bytes"):
         EfficientNetLite0.pretrained(tmp_path / "cut.pth")
 
 
@@ -167,6 +165,4 @@ def test_wrong_frames_and_stages_are_named(model: EfficientNetLite0, frames: np.
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_equal_on_a_gpu(frames: np.ndarray) -> None:
     here = EfficientNetLite0.pretrained().probabilities(frames)
-    np.testing.assert_allclose(
-        EfficientNetLite0.pretrained(device="cuda").probabilities(frames), here, atol=1e-2
-    )
+    np.testing.assert_allclose(EfficientNetLite0.pretrained(device="cuda").probabilities(frames), here, atol=1e-2)

@@ -9,7 +9,7 @@ import pytest
 
 from avrepro.corpora.base import Corpus, CorpusError
 from avrepro.corpora.folder import load_folder, stratified_split
-from avrepro.media import remux_clip, write_clip
+from avrepro.encode import remux_clip, write_clip
 
 
 def _clip(path: Path, tone: float = 440.0) -> None:
@@ -66,9 +66,7 @@ def test_rows_with_odd_names_and_labels(clips: Path, tmp_path: Path) -> None:
         ('clip,labels\ne.mp4,"Dog\n', ["not readable as CSV"]),
     ],
 )
-def test_mistakes_are_listed_with_their_lines(
-    clips: Path, tmp_path: Path, text: str, expected: list[str]
-) -> None:
+def test_mistakes_are_listed_with_their_lines(clips: Path, tmp_path: Path, text: str, expected: list[str]) -> None:
     with pytest.raises(CorpusError) as caught:
         load_folder(clips, _table(tmp_path, text))
     for part in expected:

@@ -66,9 +66,7 @@ def test_class_f1_as_the_literal_bootstrap() -> None:
     for k in range(3):
         expected = literal_bootstrap(lambda rows, k=k: class_f1(a, rows, k), 50, 100, 2)
         assert (alone[k].low, alone[k].high) == pytest.approx(expected, abs=1e-12)
-        expected = literal_bootstrap(
-            lambda rows, k=k: class_f1(a, rows, k) - class_f1(b, rows, k), 50, 100, 2
-        )
+        expected = literal_bootstrap(lambda rows, k=k: class_f1(a, rows, k) - class_f1(b, rows, k), 50, 100, 2)
         assert (differences[k].low, differences[k].high) == pytest.approx(expected, abs=1e-12)
         assert alone[k].value == pytest.approx(tagging_scores(y, a).class_f1[k], abs=1e-12)
 
@@ -78,9 +76,7 @@ def test_slow_path_gives_the_same_numbers() -> None:
     for against in (None, b):
         fast = micro_f1_interval(y, a, against, resamples=150)
         slow = metric_interval(lambda t, p: tagging_scores(t, p).f1, y, a, against, resamples=150)
-        assert (slow.value, slow.low, slow.high) == pytest.approx(
-            (fast.value, fast.low, fast.high), abs=1e-12
-        )
+        assert (slow.value, slow.low, slow.high) == pytest.approx((fast.value, fast.low, fast.high), abs=1e-12)
         assert slow.method == fast.method
 
 

@@ -50,9 +50,7 @@ def assert_feasible(z: np.ndarray) -> None:
     np.testing.assert_allclose(z.sum(axis=0), 1, atol=1e-9)
 
 
-def clustered(
-    rng: np.random.Generator, sizes: list[int], dimensions: int = 32
-) -> tuple[np.ndarray, np.ndarray]:
+def clustered(rng: np.random.Generator, sizes: list[int], dimensions: int = 32) -> tuple[np.ndarray, np.ndarray]:
     centres = rng.normal(size=(len(sizes), dimensions)) * 3
     cluster = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
     return centres[cluster] + rng.normal(size=(len(cluster), dimensions)), cluster
@@ -174,9 +172,7 @@ def test_permutation_does_not_change_the_objective() -> None:
         order = rng.permutation(n)
         shuffled = d[np.ix_(order, order)]
         value = objective(d, regularization, solve_ds3(d, regularization))
-        assert objective(shuffled, regularization, solve_ds3(shuffled, regularization)) == pytest.approx(
-            value
-        )
+        assert objective(shuffled, regularization, solve_ds3(shuffled, regularization)) == pytest.approx(value)
 
 
 @pytest.mark.parametrize("seed", range(8))

@@ -33,9 +33,7 @@ def hershey2017(sound: np.ndarray, offset: float) -> np.ndarray:
         for point in range(1, 257):  # 0 Hz counts nowhere
             position = mel(point * 16_000 / 512)
             low, centre, high = edges[band : band + 3]
-            filters[band, point] = max(
-                0.0, min((position - low) / (centre - low), (high - position) / (high - centre))
-            )
+            filters[band, point] = max(0.0, min((position - low) / (centre - low), (high - position) / (high - centre)))
     frames = []
     for start in range(0, sound.size - 400 + 1, 160):
         spectrum = np.fft.rfft(sound[start : start + 400].astype(np.float64) * window, 512)

@@ -12,15 +12,14 @@ import av
 import numpy as np
 import pytest
 
+from avrepro.encode import remux_clip, write_clip
 from avrepro.media import (
     MediaError,
     check_clip,
     probe,
     read_audio,
     read_frames,
-    remux_clip,
     stream_digest,
-    write_clip,
 )
 
 FORMATS = [  # suffix, video codec, sound codec, sample format, Hz, channels, frames/s
@@ -73,9 +72,7 @@ def _encode(
 
             def blocks() -> Any:
                 channels = sound.codec_context.channels
-                resampler = av.AudioResampler(
-                    fmt, layout, rate, frame_size=sound.codec_context.frame_size or 1024
-                )
+                resampler = av.AudioResampler(fmt, layout, rate, frame_size=sound.codec_context.frame_size or 1024)
                 every = np.repeat(waveform[None].astype(np.float32), channels, axis=0)
                 frame = av.AudioFrame.from_ndarray(every, "fltp", layout)
                 frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
@@ -114,9 +111,7 @@ def _tone(waveform: np.ndarray, rate: int, frequency: float) -> float:
     return float(2 * abs(np.sum(waveform * window * wave)) / window.sum())
 
 
-@pytest.mark.parametrize(
-    "form", FORMATS, ids=lambda form: f"{form[0]}-{form[1]}-{form[2]}-{form[4]}-{form[5]}"
-)
+@pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form[0]}-{form[1]}-{form[2]}-{form[4]}-{form[5]}")
 def test_formats_keep_tones_clicks_and_frames(tmp_path: Path, form: tuple[Any, ...]) -> None:
     suffix, video, audio, fmt, rate, layout, fps = form
     path = tmp_path / f"clip.{suffix}"

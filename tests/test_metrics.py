@@ -97,9 +97,7 @@ def test_d_prime() -> None:
     # Two unit normals d' = 1.5 apart, drawn: their ROC area gives the distance back.
     rng = np.random.default_rng(5)
     y_true = np.arange(200_000)[:, None] % 2 == 0
-    assert d_prime(roc_auc(y_true, rng.normal(size=y_true.shape) + 1.5 * y_true))[0] == pytest.approx(
-        1.5, abs=0.02
-    )
+    assert d_prime(roc_auc(y_true, rng.normal(size=y_true.shape) + 1.5 * y_true))[0] == pytest.approx(1.5, abs=0.02)
     with pytest.raises(ValueError, match=r"0\.\.1, found 97"):
         d_prime(97)
 
@@ -124,9 +122,7 @@ def test_bad_input_is_named(metric, y_true: np.ndarray, scores: np.ndarray, mess
 def test_scores_that_are_not_numbers_are_named(value: float) -> None:
     y_true, scores = np.zeros((4, 2), bool), np.zeros((4, 2))
     scores[2, 1] = value
-    with pytest.raises(
-        ValueError, match=f"scores: expected finite numbers, found {value} at clip 2, class 1"
-    ):
+    with pytest.raises(ValueError, match=f"scores: expected finite numbers, found {value} at clip 2, class 1"):
         average_precision(y_true, scores)
     with pytest.raises(ValueError, match=r"y_pred.*scores >= thresholds"):
         tagging_scores(y_true, scores)
@@ -156,9 +152,7 @@ def testing_truth(mirror: Path) -> list[tuple[str, str]]:
 
 def averages(text: str, heading: str) -> list[float]:
     block = text[text.index(heading) :]
-    return [
-        float(re.search(rf"{name} = (\S+)", block).group(1)) for name in ("Precision", "Recall", "F1 Score")
-    ]
+    return [float(re.search(rf"{name} = (\S+)", block).group(1)) for name in ("Precision", "Recall", "F1 Score")]
 
 
 @pytest.mark.parametrize("number", range(12))
@@ -199,9 +193,7 @@ def test_published_predictions_score_as_the_official_evaluator(
         ("recall_affected_prediction.csv", "recall_affected_output.txt"),
     ],
 )
-def test_official_samples(
-    mirror: Path, testing_truth: list[tuple[str, str]], prediction: str, output: str
-) -> None:
+def test_official_samples(mirror: Path, testing_truth: list[tuple[str, str]], prediction: str, output: str) -> None:
     folder = mirror / "dcase2017_task4/official_evaluator_samples"
     predicted = read_events(folder / "prediction" / prediction)
     clips = sorted({clip for clip, _ in testing_truth})
@@ -212,9 +204,7 @@ def test_official_samples(
     np.testing.assert_allclose(100 * np.array([ours.precision, ours.recall, ours.f1]), expected, atol=0.01)
 
 
-def test_published_probabilities_at_a_fixed_threshold(
-    mirror: Path, testing_truth: list[tuple[str, str]]
-) -> None:
+def test_published_probabilities_at_a_fixed_threshold(mirror: Path, testing_truth: list[tuple[str, str]]) -> None:
     listed = (mirror / "dcase2017_task4/sound_event_list_17_classes.txt").read_text().splitlines()[1:]
     classes = [line.split("\t")[-1].strip() for line in listed if line.strip()]
     path = mirror / "published_predictions/cvssp_testing_example/at_prob_mat.csv.gz"

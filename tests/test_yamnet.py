@@ -157,9 +157,7 @@ def bundle(arrays: dict[str, np.ndarray]) -> tuple[bytes, bytes]:
     """``variables.index`` and ``variables.data`` holding these float32 arrays."""
     data, entries = b"", [(b"", b"\x08\x01")]
     for name, array in sorted(arrays.items()):
-        shape = b"".join(
-            b"\x12" + varint(len(d)) + d for d in (b"\x08" + varint(size) for size in array.shape)
-        )
+        shape = b"".join(b"\x12" + varint(len(d)) + d for d in (b"\x08" + varint(size) for size in array.shape))
         value = b"\x08\x01\x12" + varint(len(shape)) + shape + b"\x20" + varint(len(data))
         entries.append((name.encode(), value + b"\x28" + varint(array.nbytes) + b"\x35abcd"))
         data += array.tobytes()

@@ -38,9 +38,7 @@ def load(
         raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
     if name == "folder":
         if clips is None or labels is None:
-            raise CorpusError(
-                "corpus 'folder' needs clips (a folder of videos) and labels (CSV: clip,labels)"
-            )
+            raise CorpusError("corpus 'folder' needs clips (a folder of videos) and labels (CSV: clip,labels)")
         if asynchrony is not None:
             raise CorpusError("asynchrony is a dial of the demo world; corpus 'folder' has none")
         from avrepro.corpora.folder import load_folder

@@ -106,9 +106,7 @@ def ratio(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom != 0)
 
 
-def f1_of_counts(
-    hits: np.ndarray | float, predicted: np.ndarray | float, positive: np.ndarray | float
-) -> np.ndarray:
+def f1_of_counts(hits: np.ndarray | float, predicted: np.ndarray | float, positive: np.ndarray | float) -> np.ndarray:
     """F1 from true positives, predictions made and positives there are; the same as 2PR / (P + R)."""
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(positive))
 
@@ -157,17 +155,14 @@ def check_same_shape(name: str, array: np.ndarray, other_name: str, other: np.nd
     """ValueError unless the two arrays have one shape."""
     if array.shape != other.shape:
         raise ValueError(
-            f"{name} and {other_name}: expected one shape [clips, classes], "
-            f"found {array.shape} and {other.shape}"
+            f"{name} and {other_name}: expected one shape [clips, classes], found {array.shape} and {other.shape}"
         )
 
 
 def _matrix(name: str, values: np.ndarray) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
-        raise ValueError(
-            f"{name}: expected [clips, classes], at least one of each, found shape {array.shape}"
-        )
+        raise ValueError(f"{name}: expected [clips, classes], at least one of each, found shape {array.shape}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected bool, integers or floats, found dtype {array.dtype}")
     return array

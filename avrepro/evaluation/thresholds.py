@@ -49,9 +49,7 @@ def tune_thresholds(y_true: np.ndarray, scores: np.ndarray, seed: int = 0) -> np
     return np.array([c.thresholds[at] for c, at in zip(cuts, chosen, strict=True)])
 
 
-def _raise_micro_f1(
-    cuts: list[_Cuts], chosen: list[int], positive: int, rng: np.random.Generator
-) -> list[int]:
+def _raise_micro_f1(cuts: list[_Cuts], chosen: list[int], positive: int, rng: np.random.Generator) -> list[int]:
     """Step 2: coordinate ascent over classes in random order from the cuts `chosen` in step 1."""
     chosen = list(chosen)
     hits = sum(int(c.hits[at]) for c, at in zip(cuts, chosen, strict=True))

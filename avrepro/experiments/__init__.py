@@ -1,1 +1,13 @@
 """One file a chapter: what its notebook calls, from the corpus to the results."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+MODULES = {"lightweight_fusion": "li2017"}
+
+
+def load_inputs(chapter: str, parameters: Any) -> Any:
+    """Corpus and frozen features of a chapter, by its name; heavy modules load only now."""
+    return import_module(f"avrepro.experiments.{MODULES[chapter]}").load_inputs(parameters)

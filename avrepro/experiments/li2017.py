@@ -139,7 +139,8 @@ def load_inputs(parameters: LightweightFusion) -> Inputs:
     if not usable.clips:
         reasons = "\n".join(f"  {clip.id}: {clip.reason}" for clip in usable.missing)
         raise CorpusError(f"no clip of {parameters.corpus} can be used:\n{reasons}")
-    kept = [row for row, clip in enumerate(corpus.clips) if clip in set(usable.clips)]
+    heard = {clip.id for clip in usable.clips}
+    kept = [row for row, clip in enumerate(corpus.clips) if clip.id in heard]
     key_times, embeddings = (ClipArrays(tuple(array.paths[row] for row in kept)) for array in (key_times, embeddings))
     sample = usable.clips[:: max(1, len(usable.clips) // 8)][:8]
     start = time.monotonic()
@@ -214,11 +215,18 @@ def fit_fusion(
 
 def demo_checkpoint(parameters: LightweightFusion) -> Path:
     """The audio branch and fusion of the demo world, trained first if it is not there yet."""
-    profile = "ci" if parameters.profile == "ci" else "demo"
-    demo = LightweightFusion(profile=profile, device=parameters.device)
+    demo = LightweightFusion(profile="ci" if parameters.profile == "ci" else "demo", device=parameters.device)
     say("the checkpoint of the demo world is looked up, and made where it is missing (minutes)")
     branches = run_branches(load_inputs(demo))
     return branches.fusion.save(branches.audio)
+
+
+def evaluate_null(parameters: LightweightFusion) -> Results | None:
+    """The same evaluation where every clip shows the pictures of another; None where there is no such world."""
+    if parameters.corpus != "demo":
+        return None
+    inputs = load_inputs(parameters.model_copy(update={"corpus": "demo-null"}))
+    return evaluate(inputs, run_branches(inputs))
 
 
 def evaluate(inputs: Inputs, branches: Branches) -> Results:

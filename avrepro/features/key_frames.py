@@ -134,7 +134,7 @@ def select_key_frames(dissimilarity: np.ndarray, k: int) -> np.ndarray:
 
 
 def evenly_spaced(n: int, k: int) -> np.ndarray:
-    """Baseline: the middle frames of ``k`` equal parts of ``n`` frames, int64 [k]. ValueError unless k is 1..n."""
+    """Baseline: the middle frames of ``k`` equal parts of ``n``, int64 [k]. ValueError unless 1 <= k <= n."""
     if not 1 <= k <= n:
         raise ValueError(f"cannot space k = {k} frames over n = {n} frames; k must be from 1 to n")
     return (np.arange(k) * 2 + 1) * n // (2 * k)

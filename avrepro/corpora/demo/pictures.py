@@ -52,9 +52,7 @@ def _font() -> ImageFont.FreeTypeFont:
 def glyph(name: str) -> np.ndarray:
     """The object's drawing cropped to its ink, RGBA, uint8 [height, width, 4]; KeyError without one."""
     canvas = Image.new("RGBA", (2 * GLYPH_SIZE, 2 * GLYPH_SIZE))
-    ImageDraw.Draw(canvas).text(
-        (GLYPH_SIZE // 2, GLYPH_SIZE // 4), OBJECTS[name], font=_font(), embedded_color=True
-    )
+    ImageDraw.Draw(canvas).text((GLYPH_SIZE // 2, GLYPH_SIZE // 4), OBJECTS[name], font=_font(), embedded_color=True)
     return np.asarray(canvas.crop(canvas.getbbox()))
 
 
@@ -81,9 +79,7 @@ def draw(
     for rank, index in enumerate(order):
         sight = scene.sights[index]
         own = np.random.default_rng([scene.seed, 1, index])  # so that no sight changes how another is drawn
-        layer = _sight_layer(
-            own, sight, times, scene.duration, size, (rank + 1) / len(order), ground.kerb - MARGIN
-        )
+        layer = _sight_layer(own, sight, times, scene.duration, size, (rank + 1) / len(order), ground.kerb - MARGIN)
         layers.append(layer)
         if sight.occlusion > 0 and layer.present.any():
             layers += _occluder(own, layer, shake, size, ground.kerb - MARGIN)
@@ -148,9 +144,7 @@ def object_pictures(
     return pictures, presence / presence.sum(axis=1, keepdims=True)
 
 
-def _layer(
-    drawing: np.ndarray, x: np.ndarray, y: np.ndarray, present: np.ndarray, sight: Sight | None
-) -> Layer:
+def _layer(drawing: np.ndarray, x: np.ndarray, y: np.ndarray, present: np.ndarray, sight: Sight | None) -> Layer:
     """`drawing`: premultiplied RGBA, float32 [height, width, 4], 0..255."""
     alpha = np.rint(drawing[..., 3:] * (256 / 255)).astype(np.uint16)
     # colour <= alpha in every pixel, so that colour + clear * background stays within 16 bits
@@ -263,9 +257,7 @@ def _occluder(
     return [_layer(solid, still + left, still + upper, np.ones(len(still), dtype=bool), None)]
 
 
-def _most_hidden(
-    layer: Layer, rectangle: tuple[int, int, int, int], shake: np.ndarray, size: tuple[int, int]
-) -> float:
+def _most_hidden(layer: Layer, rectangle: tuple[int, int, int, int], shake: np.ndarray, size: tuple[int, int]) -> float:
     """Largest share, over the frames, of a layer's opaque pixels in the frame that the rectangle covers."""
     sums = cv2.integral(layer.opaque.astype(np.uint8))  # (height + 1, width + 1)
     tall, broad = layer.opaque.shape
@@ -327,9 +319,7 @@ def _camera_shake(rng: np.random.Generator, frames: int) -> np.ndarray:
     return np.clip(np.rint(smooth * rng.uniform(0.5, 4)), -SHAKE, SHAKE).astype(int)
 
 
-def _weather(
-    rng: np.random.Generator, ground: Street, size: tuple[int, int], moments: int
-) -> list[np.ndarray]:
+def _weather(rng: np.random.Generator, ground: Street, size: tuple[int, int], moments: int) -> list[np.ndarray]:
     """What the air and the sensor add to frames: int16 [height, width, 3] for each of a few moments."""
     noises = [sensor_noise(rng, ground.noise, *size) for _ in range(moments)]
     if ground.rain:

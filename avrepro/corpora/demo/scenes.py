@@ -89,9 +89,7 @@ def vocabulary() -> Vocabulary:
     )
 
 
-def choose(
-    world: WorldDescription, profile: str, seed: int | None, asynchrony: float | None
-) -> tuple[int, float]:
+def choose(world: WorldDescription, profile: str, seed: int | None, asynchrony: float | None) -> tuple[int, float]:
     """Seed and asynchrony, the description's where None; CorpusError for what the world does not have."""
     if profile not in world.profiles:
         raise CorpusError(f"the demo world has no profile {profile!r}, it has {', '.join(world.profiles)}")
@@ -155,9 +153,7 @@ def allot_classes(
         share = world.events.imbalance ** -np.linspace(0.0, 1.0, len(classes))
     wanted = np.array(world.events.count) * clips
     clips_with = np.floor(wanted).astype(int)
-    clips_with[np.argsort(clips_with - wanted, kind="stable")[: clips - clips_with.sum()]] += (
-        1  # largest remainders
-    )
+    clips_with[np.argsort(clips_with - wanted, kind="stable")[: clips - clips_with.sum()]] += 1  # largest remainders
     used = np.zeros(len(classes))
     allotted = []
     for count in rng.permutation(np.repeat(np.arange(len(clips_with)), clips_with)):

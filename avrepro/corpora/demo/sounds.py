@@ -41,9 +41,7 @@ class Layers:
         return self.background + self.events.sum(axis=0) + self.distractions.sum(axis=0)
 
 
-def synthesise_event(
-    label: str, duration: float, rng: np.random.Generator, sample_rate: int = 32000
-) -> np.ndarray:
+def synthesise_event(label: str, duration: float, rng: np.random.Generator, sample_rate: int = 32000) -> np.ndarray:
     """One event of a class, dry and alone: float32 [samples] of RMS 1 over ``duration`` s.
 
     All parameters are drawn from ``rng``. Raises ValueError for a label that is not in ``SOUND_CLASSES``.
@@ -74,9 +72,7 @@ def synthesise_layers(scene: Scene, sample_rate: int = 32000) -> Layers:
     background = np.zeros(samples)
     for index, bed in enumerate(scene.beds):
         if bed.kind not in BED_SOUNDS:
-            raise ValueError(
-                f"clip {scene.clip}: bed {bed.kind!r} is unknown: expected one of {', '.join(BEDS)}"
-            )
+            raise ValueError(f"clip {scene.clip}: bed {bed.kind!r} is unknown: expected one of {', '.join(BEDS)}")
         sound = BED_SOUNDS[bed.kind](studio(samples, BED, index))
         background += 10 ** (bed.level_db / 20) * normalised(sound)
     floor = (rms(background) if scene.beds else 1.0) * 10 ** (FLOOR_DB / 20)
@@ -104,9 +100,7 @@ def synthesise_layers(scene: Scene, sample_rate: int = 32000) -> Layers:
     for index, distraction in enumerate(scene.distractions):
         if distraction.kind not in DISTRACTION_SOUNDS:
             known = ", ".join(DISTRACTIONS)
-            raise ValueError(
-                f"clip {scene.clip}: distraction {distraction.kind!r} is unknown: expected one of {known}"
-            )
+            raise ValueError(f"clip {scene.clip}: distraction {distraction.kind!r} is unknown: expected one of {known}")
         length = max(round((distraction.offset - distraction.onset) * sample_rate), 64)
         place = studio(length, DISTRACTION, index)
         sound = DISTRACTION_SOUNDS[distraction.kind](place)

@@ -36,9 +36,7 @@ def speech(s: Studio) -> np.ndarray:
     vowel = s.rng.integers(-1, len(vowels), len(edges))  # -1: a pause
     for index, (first, second) in enumerate(vowels):
         syllables = s.gate([(at, at + edges[1] - 0.03) for at in edges[vowel == index]], 0.05)
-        out += syllables * (
-            s.filter(source, ("band", first, 6)) + 0.5 * s.filter(source, ("band", second, 15))
-        )
+        out += syllables * (s.filter(source, ("band", first, 6)) + 0.5 * s.filter(source, ("band", second, 15)))
     sibilants = s.gate([(at, at + s.draw(0.04, 0.1)) for at in edges if s.chance(0.3)], 0.015)
     return normalised(out) + 0.12 * s.noise(("high", 3500)) * sibilants
 
@@ -59,9 +57,7 @@ def music(s: Studio) -> np.ndarray:
     strengths = s.harmonics(1500, s.draw(6, 12))
     chord = sum(s.tone(ground * 2 ** (n / 12), strengths) for n in (-12, 0, int(s.rng.choice([3, 4])), 7))
     plucked = np.exp(-s.draw(0.5, 3) * (s.time / beat % 1))
-    return normalised(chord * plucked) + s.scatter(
-        np.arange(0, s.duration, beat), 1.5, s.burst(0.15, 50, 6000)
-    )
+    return normalised(chord * plucked) + s.scatter(np.arange(0, s.duration, beat), 1.5, s.burst(0.15, 50, 6000))
 
 
 def repeated(s: Studio, gap: Span, grains: Sequence[np.ndarray], steady: bool = False) -> np.ndarray:
@@ -77,9 +73,7 @@ def dog_bark(s: Studio) -> np.ndarray:
     t = s(s.draw(0.12, 0.3) * s.rate)
     arc = np.sin(np.pi * (t.time / t.duration) ** 0.6)
     voice = t.tone(t.draw(350, 900) * (0.7 + 0.5 * arc), t.harmonics(1100, 4)) + 0.8 * t.noise()
-    mouth = t.filter(voice, ("band", t.draw(600, 1100), 3)) + 0.7 * t.filter(
-        voice, ("band", t.draw(1400, 2200), 5)
-    )
+    mouth = t.filter(voice, ("band", t.draw(600, 1100), 3)) + 0.7 * t.filter(voice, ("band", t.draw(1400, 2200), 5))
     return repeated(s, (0.35, 1.1), [mouth * arc])
 
 
@@ -88,9 +82,7 @@ def church_bell(s: Studio) -> np.ndarray:
     # Instruments, 2000)
     partials = s.draw(180, 500) * np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 3.0])
     decays = s.draw(2, 4) * np.array([1, 0.8, 0.7, 0.4, 0.5, 0.25, 0.25])
-    return repeated(
-        s, (1.0, 2.2), [s.struck(partials, [0.6, 0.7, 0.8, 0.3, 1, 0.4, 0.5], decays)], steady=True
-    )
+    return repeated(s, (1.0, 2.2), [s.struck(partials, [0.6, 0.7, 0.8, 0.3, 1, 0.4, 0.5], decays)], steady=True)
 
 
 def footsteps(s: Studio) -> np.ndarray:
@@ -144,24 +136,18 @@ def clapping(s: Studio) -> np.ndarray:
     for _ in range(int(s.rng.integers(2, 9))):
         times = np.arange(s.draw(0, 0.3), s.duration, s.draw(0.2, 0.35))
         clap = s.burst(s.draw(0.02, 0.05), s.draw(500, 1000), s.draw(2500, 6000))
-        out += s.scatter(
-            times + 0.01 * s.rng.standard_normal(len(times)), s.draws(0.3, 1.0, len(times)), clap
-        )
+        out += s.scatter(times + 0.01 * s.rng.standard_normal(len(times)), s.draws(0.3, 1.0, len(times)), clap)
     return out
 
 
 def rain(s: Studio) -> np.ndarray:
     count = int(s.duration * s.draw(30, 120)) + 1
-    patter = s.scatter(
-        s.draws(0, s.duration, count), s.rng.exponential(1.0, count), s.body(1500, 8000, 0.005, 0.02)
-    )
+    patter = s.scatter(s.draws(0, s.duration, count), s.rng.exponential(1.0, count), s.body(1500, 8000, 0.005, 0.02))
     return s.noise(("high", s.draw(800, 2500), 0.5)) + normalised(patter)
 
 
 def lawn_mower(s: Studio) -> np.ndarray:
-    motor = s.engine(
-        s.draw(45, 55) * (1 + 0.02 * s.smooth(2)), 1, width=0.08, unevenness=0.1, clatter=0.5, breath=1.5
-    )
+    motor = s.engine(s.draw(45, 55) * (1 + 0.02 * s.smooth(2)), 1, width=0.08, unevenness=0.1, clatter=0.5, breath=1.5)
     return s.filter(motor, ("low", s.draw(2500, 5000)))
 
 

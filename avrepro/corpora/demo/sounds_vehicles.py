@@ -62,9 +62,7 @@ def come_and_go(s: Studio, most: float = 8.0) -> np.ndarray:
 def air_brakes(s: Studio) -> np.ndarray:
     """Compressed air let off in one to three hisses."""
     starts = s.draws(0, s.duration, int(s.rng.integers(1, 4)))
-    return s.gate([(at, at + s.draw(0.15, 1.2)) for at in starts], 0.05) * s.noise(
-        ("high", s.draw(1500, 3500))
-    )
+    return s.gate([(at, at + s.draw(0.15, 1.2)) for at in starts], 0.05) * s.noise(("high", s.draw(1500, 3500)))
 
 
 # Bicycle: a wheel of 2.1 m (ISO 5775 size 37-622) at 3 to 8 m/s, freewheels of 16 to 36 clicks a turn; bells
@@ -77,9 +75,7 @@ def bicycle(s: Studio) -> np.ndarray:
     tick = s.body(2500, 11000, 0.004, 0.015)
     out = normalised(s.scatter(times, coasting * (1 + 0.3 * s.rng.standard_normal(len(clicks))), tick))
     pedalling = 1 + 0.5 * np.sin(2 * np.pi * s.draw(1.0, 1.6) * s.time)
-    out = (
-        out * s.draw(0.15, 0.8) + s.draw(0.03, 0.15) * s.noise(("band", s.draw(2500, 5000), 0.8)) * pedalling
-    )
+    out = out * s.draw(0.15, 0.8) + s.draw(0.03, 0.15) * s.noise(("band", s.draw(2500, 5000), 0.8)) * pedalling
     out = out + s.draw(0.03, 0.2) * road(s)
     if s.chance(0.75):
         out = out + s.draw(1.0, 3.0) * normalised(bicycle_bell(s))
@@ -108,13 +104,9 @@ def bicycle_bell(s: Studio) -> np.ndarray:
 # lands with both axles.
 def skateboard(s: Studio) -> np.ndarray:
     speed, slab = s.draw(2, 6), s.draw(0.6, 1.8)
-    rolling = s.noise(("band", s.draw(200, 450), 0.8)) + s.draw(0.6, 1.4) * s.noise(
-        ("band", s.draw(800, 1600), 0.8)
-    )
+    rolling = s.noise(("band", s.draw(200, 450), 0.8)) + s.draw(0.6, 1.4) * s.noise(("band", s.draw(800, 1600), 0.8))
     rolling = rolling + s.draw(0.2, 0.5) * s.noise(("band", s.draw(2500, 5000), 0.8))
-    rolling *= np.exp(
-        s.draw(0.2, 0.5) * s.smooth(s.draw(60, 160)) + 0.3 * s.smooth(0.8)
-    )  # coarse grains of the ground
+    rolling *= np.exp(s.draw(0.2, 0.5) * s.smooth(s.draw(60, 160)) + 0.3 * s.smooth(0.8))  # coarse grains of the ground
     flights, at = [], s.draw(0.3, 2.0)
     while at < s.duration:
         flights.append((at, at + s.draw(0.3, 0.6)))
@@ -128,11 +120,7 @@ def skateboard(s: Studio) -> np.ndarray:
         clack = s.burst(s.draw(0.03, 0.07), 150, s.draw(1500, 4000))
         levels = s.draw(0.5, 2.0) * s.draws(0.5, 1.5, len(joints)) * ground[(joints * s.rate).astype(int)]
         out = out + s.scatter(joints, levels, clack)
-    pops = [
-        at + late
-        for start, end in flights
-        for at, late in ((start, 0.0), (end, 0.0), (end, s.draw(0.01, 0.04)))
-    ]
+    pops = [at + late for start, end in flights for at, late in ((start, 0.0), (end, 0.0), (end, s.draw(0.01, 0.04)))]
     pop = s.burst(s.draw(0.06, 0.12), 120, 6000)
     return out + s.scatter(pops, s.draws(3, 8, len(pops)), pop)
 
@@ -152,9 +140,7 @@ def car(s: Studio) -> np.ndarray:
 # level and Doppler shift from the geometry.
 def car_passing_by(s: Studio) -> np.ndarray:
     def source(t: Studio) -> np.ndarray:
-        motor = t.engine(
-            t.draw(900, 2800) / 60, 4, width=t.draw(0.12, 0.25), unevenness=0.1, clatter=0.1, breath=0.4
-        )
+        motor = t.engine(t.draw(900, 2800) / 60, 4, width=t.draw(0.12, 0.25), unevenness=0.1, clatter=0.1, breath=0.4)
         tyres = t.filter(road(t), ("peak", 90, 0.7, 8.0))
         return tyres + t.draw(0.15, 0.7) * exhaust(t, motor, t.draw(70, 140), t.draw(1000, 3000))
 
@@ -181,9 +167,7 @@ def diesel(
 # automatic gearbox (Heywood, 1988, for the speeds of heavy Diesels); whine, brake and door air, at times the
 # beep of a kneeling bus.
 def bus(s: Studio) -> np.ndarray:
-    out, speed = diesel(
-        s, s.draw(550, 750), s.draw(1300, 2000), (2.0, 4.5), s.draw(0.1, 0.5), s.draw(600, 1600)
-    )
+    out, speed = diesel(s, s.draw(550, 750), s.draw(1300, 2000), (2.0, 4.5), s.draw(0.1, 0.5), s.draw(600, 1600))
     out = out + s.draw(0.1, 0.4) * road(s)
     if s.chance(0.5):
         out = out + s.draw(0.05, 0.25) * s.tone(speed * s.draw(11, 23), [1.0, 0.4, 0.2])
@@ -198,9 +182,7 @@ def bus(s: Studio) -> np.ndarray:
 # Truck: a larger Diesel, 500-700 idling and 1400-2100 revolutions a minute at the shift through many close
 # gears (Heywood, 1988); harder knock, a turbocharger's whistle, brake air, a body that rattles.
 def truck(s: Studio) -> np.ndarray:
-    out, speed = diesel(
-        s, s.draw(500, 700), s.draw(1400, 2100), (1.0, 2.6), s.draw(0.6, 1.6), s.draw(1200, 3200)
-    )
+    out, speed = diesel(s, s.draw(500, 700), s.draw(1400, 2100), (1.0, 2.6), s.draw(0.6, 1.6), s.draw(1200, 3200))
     out = out + s.draw(0.05, 0.3) * road(s)
     if s.chance(0.5):
         turbo = speed / speed.max()
@@ -240,17 +222,13 @@ def train(s: Studio) -> np.ndarray:
     speed, wheelbase, coach = s.draw(8, 28), s.draw(2.0, 2.6), s.draw(20, 26)
     beat = 10 ** (0.12 * np.sin(2 * np.pi * (s.time * speed / coach + s.draw(0, 1))))
     rumble = s.noise(("low", s.draw(90, 200)), ("high", 30))
-    out = s.draw(0.8, 2.0) * rumble + s.draw(0.5, 1.2) * s.noise(
-        ("band", s.draw(500, 1100), 0.5), ("low", 4500)
-    )
+    out = s.draw(0.8, 2.0) * rumble + s.draw(0.5, 1.2) * s.noise(("band", s.draw(500, 1100), 0.5), ("low", 4500))
     out = out * beat
     if s.chance(0.75):  # beside one joint, every axle of every coach is heard crossing it
         axles = np.array([0, wheelbase, 0.7 * coach, 0.7 * coach + wheelbase])
         crossings = np.arange(-coach, s.duration * speed, coach)[:, None] + axles + s.draw(0, coach)
         clack = s.burst(s.draw(0.12, 0.25), 60, s.draw(500, 1500))
-        out = out + s.scatter(
-            crossings.ravel() / speed, s.draw(0.8, 2.5) * s.draws(0.7, 1.2, crossings.size), clack
-        )
+        out = out + s.scatter(crossings.ravel() / speed, s.draw(0.8, 2.5) * s.draws(0.7, 1.2, crossings.size), clack)
     if s.chance(0.5):
         squeal = np.zeros(s.samples)
         for pitch in s.draws(1500, 5000, int(s.rng.integers(2, 5))):

@@ -72,9 +72,7 @@ def loudspeaker(s: Studio, frequency: np.ndarray) -> np.ndarray:
 def car_alarm(s: Studio) -> np.ndarray:
     if s.chance(0.2):
         on = s.time * s.draw(1.0, 2.2) % 1 < s.draw(0.4, 0.6)
-        return s.filter(on.astype(float), ("low", 40, 0.5)) * horns(
-            s, [s.draw(380, 440), s.draw(470, 540)], 2000
-        )
+        return s.filter(on.astype(float), ("low", 40, 0.5)) * horns(s, [s.draw(380, 440), s.draw(470, 540)], 2000)
     low, high = s.draw(700, 1500), s.draw(1900, 3400)
     frequency, level = np.empty(s.samples), np.ones(s.samples)
     for first, last in stretches(s, (1.2, 4.0)):
@@ -107,9 +105,7 @@ def stretches(s: Studio, hold: Span) -> list[tuple[int, int]]:
 def reversing_beeps(s: Studio) -> np.ndarray:
     pitch = s.draw(950, 1400) if s.chance(0.75) else s.draw(700, 2800)
     rate, duty = s.draw(0.9, 2.0), s.draw(0.4, 0.6)
-    on = s.gate(
-        [(start, start + duty / rate) for start in np.arange(0, s.duration, 1 / rate)], s.draw(0.002, 0.01)
-    )
+    on = s.gate([(start, start + duty / rate) for start in np.arange(0, s.duration, 1 / rate)], s.draw(0.002, 0.01))
     beeps = s.tone(pitch, s.harmonics(pitch, s.draw(9, 20), odd=s.draw(0, 0.8))) * on
     if s.chance(0.5):  # the machine it is fixed to
         idle = s.engine(
@@ -143,9 +139,7 @@ def electronic_siren(
         frequency[first:last] = np.where(turn < 0.5, lower, upper) if pattern == "hi-lo" else sweep
     siren = loudspeaker(s, frequency)
     if s.chance(passing):
-        return s.passing(
-            lambda t: np.resize(siren, t.samples), s.draw(5, 22), s.draw(5, 30), s.draw(0, s.duration)
-        )
+        return s.passing(lambda t: np.resize(siren, t.samples), s.draw(5, 22), s.draw(5, 30), s.draw(0, s.duration))
     return siren * 10 ** (s.draw(0, 0.35) * s.smooth(0.3))
 
 
@@ -168,9 +162,7 @@ def police_car(s: Studio) -> np.ndarray:
 def fire_engine(s: Studio) -> np.ndarray:
     if s.chance(0.4):
         frequency = s.draw(850, 1250) * wind_up(s, (1.0, 3.0), (2.0, 5.0), s.draw(0.35, 0.6))
-        siren = (
-            s.tone(frequency, s.harmonics(1250, s.draw(6, 10))) * frequency
-        )  # louder the faster the rotor turns
+        siren = s.tone(frequency, s.harmonics(1250, s.draw(6, 10))) * frequency  # louder the faster the rotor turns
     else:
         odds = {"wail": 0.45, "yelp": 0.15, "hi-lo": 0.4}
         siren = electronic_siren(s, odds, (0.17, 0.35), (2.5, 3.4), (4, 10), (1.3, 1.37))
@@ -230,18 +222,13 @@ def screaming(s: Studio) -> np.ndarray:
 def scream(s: Studio, tract: float) -> np.ndarray:
     """One cry: a pitch arc with jitter, roughness, breath; formants of an open [a] times ``tract``."""
     knots = [0, s.draw(0.08, 0.25), s.draw(0.6, 0.85), 1]
-    arc = np.interp(
-        s.time / s.duration, knots, [s.draw(0.55, 0.85), 1, s.draw(0.85, 1.05), s.draw(0.45, 0.8)]
-    )
+    arc = np.interp(s.time / s.duration, knots, [s.draw(0.55, 0.85), 1, s.draw(0.85, 1.05), s.draw(0.45, 0.8)])
     top = s.draw(650, 1500)
     pitch = top * arc * (1 + s.draw(0.01, 0.03) * s.smooth(90) + 0.02 * s.smooth(9))
     rough = 1 + s.draw(0.3, 1.0) * np.sin(2 * np.pi * s.draw(40, 130) * s.time + 3 * s.smooth(12))
     if s.chance(0.5):  # the vocal folds fall into every second period
         rough = rough + s.draw(0.3, 0.9) * np.cos(np.pi * s.phase(pitch))
-    voiced = (
-        normalised(s.tone(pitch, s.harmonics(1.1 * top, s.draw(3, 7))) * rough)
-        + s.draw(0.15, 0.5) * s.noise()
-    )
+    voiced = normalised(s.tone(pitch, s.harmonics(1.1 * top, s.draw(3, 7))) * rough) + s.draw(0.15, 0.5) * s.noise()
     shaped = 0.1 * voiced
     for centre, q, gain in ((1000, 3.5, 1.0), (1600, 5, 0.9), (3100, 6, 0.8), (4300, 7, 0.5)):
         shaped = shaped + gain * s.filter(voiced, ("band", tract * centre * s.draw(0.92, 1.08), q))

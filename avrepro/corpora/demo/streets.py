@@ -41,9 +41,7 @@ def street(rng: np.random.Generator, height: int, width: int) -> Street:
 
     zenith, low_sky, brightness = SKIES[day_time]
     slope = np.linspace(0, 1, pavement, dtype=np.float32)[:, None] ** rng.uniform(0.6, 1.6)
-    sky = (1 - slope) * np.array(zenith, dtype=np.float32) + slope * np.array(
-        low_sky, dtype=np.float32
-    )  # (rows, 3)
+    sky = (1 - slope) * np.array(zenith, dtype=np.float32) + slope * np.array(low_sky, dtype=np.float32)  # (rows, 3)
     image[:pavement] = (sky + rng.normal(0, 8, 3)).clip(0, 255)[:, None]
     if rng.random() < 0.6:
         _clouds(rng, image[:horizon], 120 if day_time == "night" else 240)
@@ -198,9 +196,7 @@ def _tree(rng: np.random.Generator, image: np.ndarray, x: int, ground: int, heig
     for _ in range(5):
         dx, dy = rng.integers(-height // 4, height // 4 + 1, 2)
         radius = int(height * rng.uniform(0.18, 0.3))
-        cv2.circle(
-            image, (x + int(dx), ground - int(height * 0.7) + int(dy)), radius, _colour(rng, leaves), -1
-        )
+        cv2.circle(image, (x + int(dx), ground - int(height * 0.7) + int(dy)), radius, _colour(rng, leaves), -1)
 
 
 def _road_markings(rng: np.random.Generator, image: np.ndarray, kerb: int) -> None:
@@ -214,9 +210,7 @@ def _road_markings(rng: np.random.Generator, image: np.ndarray, kerb: int) -> No
     if rng.random() < 0.2:  # a zebra crossing
         start = int(rng.integers(0, max(1, width - 50)))
         for x in range(start, start + 48, 12):
-            corners = np.array(
-                [(x, height), (x + 7, height), (x + 12, kerb + 1), (x + 7, kerb + 1)], dtype=np.int32
-            )
+            corners = np.array([(x, height), (x + 7, height), (x + 12, kerb + 1), (x + 7, kerb + 1)], dtype=np.int32)
             cv2.fillPoly(image, [corners], (226, 226, 220))
 
 

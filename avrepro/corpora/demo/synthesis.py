@@ -139,9 +139,7 @@ class Studio:
         numbers = np.arange(1, max(int(0.46 * self.rate / highest), 1) + 1)
         return numbers ** (-slope / 6.02) * np.where(numbers % 2 == 0, 1 - odd, 1.0)
 
-    def tone(
-        self, frequency: np.ndarray | float, amplitudes: Sequence[float] | np.ndarray = (1.0,)
-    ) -> np.ndarray:
+    def tone(self, frequency: np.ndarray | float, amplitudes: Sequence[float] | np.ndarray = (1.0,)) -> np.ndarray:
         """Harmonic tone of these ``amplitudes`` at random phases along ``frequency``."""
         spectrum = np.zeros(TABLE // 2 + 1, dtype=complex)
         turns = np.exp(2j * np.pi * self.rng.random(len(amplitudes)))
@@ -201,9 +199,7 @@ class Studio:
         pulses, knocks = np.zeros(TABLE), np.zeros(TABLE)
         for cylinder in range(cylinders):
             fires = (cylinder + late * (cylinder % 2)) / cylinders
-            since = (
-                (np.arange(TABLE) / TABLE - fires) % 1.0 * cylinders
-            )  # firing periods since this cylinder fired
+            since = (np.arange(TABLE) / TABLE - fires) % 1.0 * cylinders  # firing periods since this cylinder fired
             strength = max(1 + unevenness * self.rng.standard_normal(), 0.2)
             pulses += strength * since / width * np.exp(1 - since / width)  # the blow-down pressure wave
             knocks += strength * np.exp(-since / (0.3 * width))

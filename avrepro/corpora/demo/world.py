@@ -94,7 +94,7 @@ def world_digest(world: WorldDescription, profile: str, seed: int, asynchrony: f
             "world": description,
             "profile": world.profiles[profile].model_dump(),
             "seed": seed,
-            "code": digests.code("corpora/demo", "media.py"),
+            "code": digests.code("corpora/demo", "encode.py"),
             "libraries": {library: version(library) for library in RENDERERS},
         }
     )
@@ -168,9 +168,7 @@ def _render(
         boxes[part.stem] = pd.DataFrame(json.loads(part.read_text("utf-8")), columns=list(SIGHT))
     _write_sight(sight, [boxes[scene.clip] for scene in scenes if scene.clip in boxes])
     events = [
-        (scene.clip, event.label, event.onset, event.offset, event.snr_db)
-        for scene in scenes
-        for event in scene.events
+        (scene.clip, event.label, event.onset, event.offset, event.snr_db) for scene in scenes for event in scene.events
     ]
     _write_csv(truth / "sound.csv", ("clip", "label", "onset", "offset", "snr_db"), events)
     _write_json(truth / "scenes.json", [asdict(scene) for scene in scenes])
@@ -187,7 +185,7 @@ def _render(
 
 def render_clip(scene: Scene, clips: Path, parts: Path, form: ClipFormat) -> str:
     """Write ``parts/<id>.json`` (boxes), then ``clips/<id>.mp4``. CorpusError names a clip that fails."""
-    from avrepro import media
+    from avrepro import encode
     from avrepro.corpora.demo import pictures, sounds
 
     try:
@@ -196,7 +194,7 @@ def render_clip(scene: Scene, clips: Path, parts: Path, form: ClipFormat) -> str
         rows = [[scene.clip, *(box[column] for column in SIGHT[1:])] for box in boxes]
         _write_json(parts / f"{scene.clip}.json", rows)
         path = clips / f"{scene.clip}.mp4"
-        media.write_clip(path, frames, form.frames_per_second, waveform, form.sample_rate)
+        encode.write_clip(path, frames, form.frames_per_second, waveform, form.sample_rate)
     except Exception as error:
         raise CorpusError(f"clip {scene.clip} of the demo world cannot be rendered: {error!r}") from error
     return scene.clip
@@ -214,9 +212,7 @@ def _in_processes(function: Callable[[Scene], str], scenes: Sequence[Scene], job
             for future in as_completed([pool.submit(function, scene) for scene in scenes]):
                 yield future.result()
         except BaseException:
-            pool.shutdown(
-                wait=False, cancel_futures=True
-            )  # the first failure ends it; what is rendered stays
+            pool.shutdown(wait=False, cancel_futures=True)  # the first failure ends it; what is rendered stays
             raise
 
 
@@ -230,7 +226,7 @@ def _exchange_pictures(folder: Path, sound: Corpus, seed: int, digest: str) -> N
     """Give each clip the pictures of another clip of its split; streams are copied, not encoded again."""
     import pandas as pd
 
-    from avrepro import media
+    from avrepro import encode
 
     assert sound.strong is not None
     (folder / "clips").mkdir(exist_ok=True)
@@ -239,7 +235,7 @@ def _exchange_pictures(folder: Path, sound: Corpus, seed: int, digest: str) -> N
     paths = {clip.id: clip.path for clip in sound.clips}
     for clip in track(sound.clips, "exchanging pictures"):
         made = folder / "clips" / clip.path.name
-        media.remux_clip(made, audio_from=clip.path, video_from=paths[donors[clip.id]])
+        encode.remux_clip(made, audio_from=clip.path, video_from=paths[donors[clip.id]])
 
     seen = dict(tuple(pd.read_parquet(sound.strong / "sight.parquet").groupby("clip")))
     shown = [seen[donor].assign(clip=clip) for clip, donor in donors.items() if donor in seen]

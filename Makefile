@@ -1,0 +1,52 @@
+# make book | make test | make lab: each sets up .venv first. Only the Python package index is needed.
+PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+TEST_HOME := $(CURDIR)/_build/test-home
+export UV_LINK_MODE ?= hardlink
+
+.PHONY: book test lab install lock lint browser clean
+
+book: install
+	$(BIN)/avrepro book
+
+lab: install
+	$(BIN)/jupyter lab book
+
+install: .venv/installed
+
+# uv is taken from the lock too (with its hashes) and then installs all the rest, in parallel.
+.venv/installed: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" || { echo "Python 3.11 or 3.12 is needed; none was found. Set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Installing the locked dependencies into .venv (about 3 GB, torch with its CUDA libraries)"
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	awk '/^[a-z]/ { wanted = /^uv==/ } wanted' requirements.lock > .venv/uv.lock
+	$(BIN)/python -m pip install --quiet --require-hashes -r .venv/uv.lock
+	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
+	touch $@
+
+lint: install
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# The tests keep their own cache, so that they neither use nor fill a person's.
+test: lint browser
+	AVREPRO_HOME=$(TEST_HOME) $(BIN)/pytest --nbmake --nbmake-timeout=600 --durations=15 tests book
+
+browser:
+	@command -v chromium chromium-browser google-chrome >/dev/null || { \
+		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+			echo "The built book is opened in a browser: installing chromium by apt-get"; \
+			apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium >/dev/null || \
+				echo "chromium could not be installed: the browser tests will be skipped"; \
+		else echo "No chromium found: the browser tests will be skipped (apt-get install chromium)"; fi; }
+
+# Exact versions with hashes, one lock for Python 3.11 and 3.12.
+lock:
+	$(BIN)/uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --extra dev --python-version 3.11 \
+		--custom-compile-command "make lock" --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf _build .venv

@@ -1,0 +1,368 @@
+"""Tables and figures of the chapter on Li et al. (2017)."""
+
+from __future__ import annotations
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot
+
+from avrepro.corpora.base import SPLITS, Corpus
+from avrepro.evaluation.intervals import Interval
+from avrepro.experiments.li2017 import Branches, Inputs
+from avrepro.media import read_frames
+from avrepro.models.li2017 import fuse
+from avrepro.report import origin, percent, published, say, show_figure, show_note, show_table
+from avrepro.results import Results
+
+PAPER = published("li2017")
+COLUMNS = {"development": "validation", "test": "test", "evaluation": "evaluation"}  # the paper's names -> ours
+SYSTEMS = {
+    "class frequency": "Class frequencies alone (guessing)",
+    "audio": "Audio only",
+    "video": "Video only",
+    "fused": "Audio + video (0.8 / 0.2)",
+    "fused, tuned weights": "Audio + video, tuned weights",
+}
+NOT_TRAINED = "Not measured in this run: the clips are too few to train on, they were scored by a checkpoint."
+
+
+def measured(results: Results) -> bool:
+    """Whether the run trained and scored; else a note says that it did not."""
+    if "micro_f1" in set(results.table["metric"]):
+        return True
+    show_note(NOT_TRAINED)
+    return False
+
+
+def splits_of(results: Results) -> list[str]:
+    return [split for split in SPLITS if len(results.select(system="audio", metric="micro_f1", split=split))]
+
+
+def corpus_table(corpus: Corpus) -> None:
+    """Clips and positive clips a class, by split, and what is missing."""
+    parts = {split: corpus.split(split) for split in SPLITS}
+    present = [split for split in SPLITS if parts[split].clips or parts[split].missing]
+    rows: list[list[object]] = [["clips", *(len(parts[split].clips) for split in present)]]
+    rows += [["clips that cannot be used", *(len(parts[split].missing) for split in present)]]
+    counts = {split: parts[split].targets().sum(axis=0) for split in present}
+    rows += [[label, *(counts[split][k] for split in present)] for k, label in enumerate(corpus.classes)]
+    show_table(["", *present], rows, f"Corpus {corpus.name}: clips, and positive clips of each class, by split.")
+    if corpus.missing:
+        show_table(["clip", "reason"], [[clip.id, clip.reason] for clip in corpus.missing], "Clips left out.")
+
+
+def table1(results: Results) -> None:
+    """Table 1 of the paper beside ours: micro F1 in percent."""
+    if not measured(results):
+        return
+    told, place = PAPER["micro_f1"], f"published, {PAPER['corpus']}"
+    head = [
+        "micro F1, %",
+        *(f"{name} ({place})" for name in COLUMNS),
+        *(f"{name} ({origin(results)})" for name in COLUMNS),
+    ]
+    rows = []
+    for system, title in SYSTEMS.items():
+        theirs = [told[system][name] if system in told else "–" for name in COLUMNS]
+        ours = []
+        for split in COLUMNS.values():
+            found = split in splits_of(results)
+            ours.append(percent(results.number(system, "micro_f1", split)) if found else "no such split")
+        rows.append([title, *theirs, *ours])
+    show_table(
+        head,
+        rows,
+        "Table 1. Micro-averaged F1 in percent: published (Li et al. 2017, Table 1, page 4) and measured here, with "
+        "95 % intervals (bootstrap over clips). The two are different corpora and cannot be compared with each other. "
+        "Thresholds and weights were chosen on our development clips, which makes that column too good.",
+        results,
+    )
+
+
+def gains_table(results: Results, null: Results | None = None) -> None:
+    """What pictures add to audio alone, paired over clips; beside the world whose pictures tell nothing."""
+    if not measured(results):
+        return
+    columns = [results] + ([null] if null is not None else [])
+    head = ["gain over audio only, points of micro F1", *(f"test clips ({origin(one)})" for one in columns)]
+    rows = [
+        [
+            SYSTEMS[name],
+            *(percent(one.number(name, "micro_f1_gain", splits_of(one)[-1]), signed=True) for one in columns),
+        ]
+        for name in ("video", "fused", "fused, tuned weights")
+    ]
+    caption = "Difference in micro F1 from audio only on the test clips, paired bootstrap over clips, 95 % intervals."
+    show_table(head, rows, caption, results)
+    if null is not None:
+        show_table(
+            ["system", *(f"micro F1, % ({origin(one)})" for one in columns)],
+            [
+                [SYSTEMS[n], *(percent(one.number(n, "micro_f1", splits_of(one)[-1])) for one in columns)]
+                for n in SYSTEMS
+            ],
+            "The same systems where every clip shows the pictures of another clip.",
+            null,
+        )
+
+
+def figure3(results: Results) -> None:
+    """Figure 3 of the paper: class-wise F1, audio only against fused, video-weighted classes marked."""
+    if not measured(results):
+        return
+    split = splits_of(results)[-1]
+    labels = list(results.select(system="audio", metric="class_f1", split=split)["label"])
+    weights = {label: results.number("fused", "video_weight", label=label).value for label in labels}
+    names = [f"{label} (V)" if weights[label] > 0.5 else label for label in labels]
+    figure, axes = pyplot.subplots(figsize=(10, 5.5))
+    colours = sns.color_palette("colorblind")
+    for offset, system, colour in ((-0.2, "audio", colours[0]), (0.2, "fused", colours[1])):
+        numbers = [results.number(system, "class_f1", split, label) for label in labels]
+        values = np.array([number.value for number in numbers])
+        errors = np.array([[number.value - number.low, number.high - number.value] for number in numbers]).T
+        places = np.arange(len(labels)) + offset
+        axes.bar(places, 100 * values, 0.4, yerr=100 * errors.clip(min=0), color=colour, label=SYSTEMS[system],
+                 error_kw={"elinewidth": 0.8})  # fmt: skip
+    axes.set_xticks(range(len(labels)), names, rotation=45, ha="right")
+    axes.set(ylabel="class F1 on test clips, %", ylim=(0, 100), title=origin(results))
+    axes.legend(loc="upper right")
+    better = [label for label in labels if results.number("fused", "class_f1_gain", split, label).value > 0]
+    show_figure(
+        figure,
+        "Figure 3. F1 of each class (%), audio only and audio + video, on the test clips; lines are 95 % intervals. "
+        "(V): classes in which the video branch was better on validation and weighs 0.8. "
+        f"Measured on {origin(results)}; the paper's Figure 3 shows the same for {PAPER['corpus']}.",
+        f"Bar chart of class F1 for {len(labels)} classes; fusion is higher than audio only in {len(better)}: "
+        f"{', '.join(better)}.",
+        results,
+    )
+
+
+def classes_table(results: Results) -> None:
+    """Class by class: F1 of each branch, gain, and who weighs more, beside the paper's seven classes."""
+    if not measured(results):
+        return
+    split = splits_of(results)[-1]
+    labels = list(results.select(system="audio", metric="class_f1", split=split)["label"])
+    rows = []
+    for label in labels:
+        numbers = [results.number(system, "class_f1", split, label) for system in ("audio", "video", "fused")]
+        gain = results.number("fused", "class_f1_gain", split, label)
+        weights = [results.number(s, "video_weight", label=label).value for s in ("fused", "fused, tuned weights")]
+        theirs = "video" if label in PAPER["claims"]["video_better"]["classes"] else "audio"
+        rows.append(
+            [label, *(percent(n) for n in numbers), percent(gain, signed=True), *(f"{w:.1f}" for w in weights), theirs]
+        )
+    head = ["class", "audio F1, %", "video F1, %", "fused F1, %", "gain, points", "weight of video", "tuned weight",
+            "better branch in the paper"]  # fmt: skip
+    caption = (
+        f"F1 of each class on the test clips ({origin(results)}) with 95 % intervals (each class by itself), "
+        f"weights chosen on validation, and which branch the paper found better on validation (section 3.4, {PAPER['corpus']})."
+    )
+    show_table(head, rows, caption, results)
+
+
+def learning_curves(results: Results) -> None:
+    """Loss and validation micro F1 by epoch, for the chosen optimiser and for the paper's."""
+    if not measured(results):
+        return
+    systems = [
+        name for name in ("audio", "audio, paper's optimiser") if len(results.select(system=name, metric="loss"))
+    ]
+    titles = {"audio": "this profile's optimiser", "audio, paper's optimiser": "the paper's optimiser"}
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 3.6))
+    last = []
+    for system, colour in zip(systems, sns.color_palette("colorblind"), strict=False):
+        for metric, style in (("loss", "--"), ("validation_loss", "-")):
+            curve = results.select(system=system, metric=metric).sort_values("step")
+            name = f"{titles[system]}, {metric.replace('_', ' ')}"
+            panels[0].plot(curve["step"], curve["value"], style, color=colour, label=name)
+        curve = results.select(system=system, metric="validation_score").sort_values("step")
+        panels[1].plot(curve["step"], 100 * curve["value"], color=colour, label=titles[system])
+        last.append(f"{titles[system]} reaches {100 * curve['value'].max():.0f} % in {len(curve)} epochs")
+    panels[0].set(xlabel="epoch", ylabel="cross entropy, nats")
+    panels[1].set(xlabel="epoch", ylabel="validation micro F1, %", ylim=(0, 100))
+    for panel in panels:
+        panel.legend(fontsize=8)
+    show_figure(
+        figure,
+        f"Learning curves of the audio branch ({origin(results)}). Left: cross entropy on training and validation "
+        "clips. "
+        "Right: micro F1 on the validation clips with thresholds tuned after each epoch.",
+        f"Two line charts by epoch; {'; '.join(last)}.",
+        results,
+    )
+
+
+def costs_table(results: Results) -> None:
+    """Time and memory of both branches, ours and the paper's."""
+    if not measured(results):
+        return
+    device = results.passport()["device"]
+    claims = PAPER["claims"]
+    training, scanning = claims["audio_training_hours"], claims["video_hours"]
+    per_clip = results.number("video", "seconds_per_clip").value
+    minutes = results.number("audio", "training_seconds").value / 60
+    rows = [
+        [
+            "audio branch, training",
+            f"{training['value']} h on a {training['device']}",
+            f"{minutes:.1f} min on {device}",
+        ],
+        [
+            "video branch, a clip",
+            f"under {3600 * scanning['value'] / scanning['clips']:.2f} s "
+            f"({scanning['value'] * 60:.0f} min for {scanning['clips']} clips)",
+            f"{per_clip:.2f} s on {device}",
+        ],
+        ["both branches, peak memory", "not said", f"{results.number('audio', 'peak_memory_mb').value / 1024:.1f} GB"],
+    ]
+    caption = (
+        f"What the branches cost: the paper (section 3.5, {PAPER['corpus']}) and here ({origin(results)}). Other "
+        "data, other "
+        "networks: only the orders of magnitude say something."
+    )
+    show_table(["", "paper", "here"], rows, caption, results)
+
+
+def clip_figure(inputs: Inputs, row: int) -> None:
+    """A clip as both branches get it: its log-mel spectrogram and its key frames."""
+    clip = inputs.corpus.clips[row]
+    times = np.sort(inputs.key_times[row])
+    frames, _ = read_frames(clip.path, times=times)
+    figure = pyplot.figure(figsize=(10, 4.6), layout="constrained")
+    grid = figure.add_gridspec(2, len(times), height_ratios=(1.2, 1))
+    top = figure.add_subplot(grid[0, :])
+    image = top.imshow(
+        inputs.log_mel[row].T.astype(np.float32), origin="lower", aspect="auto", cmap="magma", extent=(0, 10, 0, 60)
+    )
+    top.set(xlabel="time, s", ylabel="mel band", title=f"{clip.id}: {', '.join(clip.labels) or 'no labelled event'}")
+    figure.colorbar(image, ax=top, label="log energy")
+    for column, (time, frame) in enumerate(zip(times, frames, strict=True)):
+        axes = figure.add_subplot(grid[1, column])
+        axes.imshow(frame)
+        axes.set_title(f"{time:.2f} s", fontsize=9)
+        axes.axis("off")
+        top.axvline(time, color="white", linewidth=1, linestyle=":")
+    show_figure(
+        figure,
+        f"Clip {clip.id}: its log-mel spectrogram (2000 frames of 60 bands) and the {len(times)} key frames "
+        "that DS3 chose; "
+        "dotted lines mark their times.",
+        f"Spectrogram of 10 s of sound above {len(times)} small pictures taken from the same clip.",
+    )
+
+
+def objects_table(inputs: Inputs, branches: Branches, row: int) -> None:
+    """What the picture branch recognises in a clip, and to which events it gives it."""
+    shown = np.argsort(-branches.objects[row], kind="stable")[:10]
+    nearest = branches.similarity.argmax(axis=1)
+    rows = [
+        [
+            branches.recogniser.objects[k],
+            f"{branches.objects[row, k]:.2f}",
+            branches.classes[nearest[k]],
+            f"{branches.similarity[k, nearest[k]]:.2f}",
+        ]
+        for k in shown
+        if branches.objects[row, k] > 0
+    ]
+    clip = inputs.corpus.clips[row]
+    caption = (
+        f"Objects recognised in clip {clip.id} ({', '.join(clip.labels) or 'no labelled event'}) by the "
+        f"{branches.recogniser.name}, and the sound event whose words are nearest. Each event gets the sum "
+        "of its objects."
+    )
+    show_table(["object", "probability", "nearest sound event", "cosine of the words"], rows, caption)
+
+
+def words_figure(branches: Branches) -> None:
+    """How many objects lie nearest to each event: what the word vectors do with the vocabulary."""
+    nearest = np.bincount(branches.similarity.argmax(axis=1), minlength=len(branches.classes))
+    figure, axes = pyplot.subplots(figsize=(8, 4))
+    axes.barh(range(len(nearest)), nearest, color=sns.color_palette("colorblind")[2])
+    axes.set_yticks(range(len(nearest)), branches.classes)
+    axes.invert_yaxis()
+    axes.set(xlabel=f"objects (of {len(branches.recogniser.objects)}) whose nearest event it is")
+    missing = sorted({word for words in branches.words.missing.values() for word in words})
+    shown = f"{', '.join(missing[:12])}{' and more' if len(missing) > 12 else ''}" if missing else "none"
+    show_figure(
+        figure,
+        f"Objects of the recogniser's vocabulary by nearest sound event. Words without a vector: {shown}.",
+        f"Bar chart: objects nearest to each of {len(nearest)} sound events, from {nearest.min()} to {nearest.max()}.",
+    )
+
+
+def own_clips_table(inputs: Inputs, branches: Branches) -> None:
+    """Own clips scored by a checkpoint: their labels beside what each branch hears and sees."""
+    if inputs.trains:
+        return
+    fused = fuse(branches.audio_scores, branches.video_scores, branches.fusion.papers_weights)
+
+    def best(scores: np.ndarray) -> str:
+        top = np.argsort(-scores, kind="stable")[:3]
+        return ", ".join(f"{branches.classes[k]} {scores[k]:.2f}" for k in top)
+
+    rows = []
+    for row, clip in enumerate(inputs.corpus.clips):
+        said = [branches.classes[k] for k in np.flatnonzero(fused[row] >= branches.fusion.thresholds["fused"])]
+        seen = np.argsort(-branches.objects[row], kind="stable")[:3]
+        objects = ", ".join(f"{branches.recogniser.objects[k]} {branches.objects[row, k]:.2f}" for k in seen)
+        heard, looked = best(branches.audio_scores[row]), best(branches.video_scores[row])
+        rows.append([clip.id, ", ".join(clip.labels), heard, objects, looked, ", ".join(said) or "none"])
+    head = [
+        "clip",
+        "its labels",
+        "heard (score)",
+        "objects seen (probability)",
+        "events they stand for",
+        "said by the fusion",
+    ]
+    caption = (
+        f"{len(rows)} own clips scored by the checkpoint {branches.audio.path.name}; nothing was trained on them. It "
+        "knows "
+        f"{len(branches.classes)} classes of its own: labels outside them cannot be found."
+    )
+    show_table(head, rows, caption)
+    if inputs.corpus.missing:
+        left_out = [[clip.id, clip.reason] for clip in inputs.corpus.missing]
+        show_table(["clip", "reason"], left_out, "Clips that could not be used.")
+
+
+def say_numbers(results: Results, null: Results | None = None) -> None:
+    """Name the numbers that the chapter's sentences use."""
+    if not measured(results):
+        return
+    split = splits_of(results)[-1]
+    labels = list(results.select(system="audio", metric="class_f1", split=split)["label"])
+    audio, guess = (results.number(system, "micro_f1", split) for system in ("audio", "class frequency"))
+    gains = [results.number("fused", "class_f1_gain", split, label).value for label in labels]
+    weighted = [label for label in labels if results.number("fused", "video_weight", label=label).value > 0.5]
+    texts = {
+        "origin": origin(results),
+        "audio_f1": percent(audio),
+        "video_f1": percent(results.number("video", "micro_f1", split)),
+        "fused_f1": percent(results.number("fused", "micro_f1", split)),
+        "tuned_f1": percent(results.number("fused, tuned weights", "micro_f1", split)),
+        "guess_f1": percent(guess),
+        "above_guess": f"{100 * (audio.value - guess.value):.1f}",
+        "gain": percent(results.number("fused", "micro_f1_gain", split), signed=True),
+        "gain_verdict": verdict(results.number("fused", "micro_f1_gain", split)),
+        "improved": f"{sum(gain > 0 for gain in gains)} of {len(labels)}",
+        "video_weighted": f"{len(weighted)} of {len(labels)} ({', '.join(weighted) or 'none'})",
+        "recogniser": percent(results.number("video", "recogniser_accuracy")),
+    }
+    if null is not None:
+        place = splits_of(null)[-1]
+        texts["null_gain"] = percent(null.number("fused", "micro_f1_gain", place), signed=True)
+        texts["null_verdict"] = verdict(null.number("fused", "micro_f1_gain", place))
+        texts["null_video_f1"] = percent(null.number("video", "micro_f1", place))
+    for name, text in texts.items():
+        say(name, text, results)
+
+
+def verdict(gain: Interval) -> str:
+    """The rule, fixed beforehand: a 95 % interval wholly above zero is a gain, wholly below a loss."""
+    if gain.low > 0:
+        return "the pictures help: the interval lies above zero"
+    return "the pictures hurt: the interval lies below zero" if gain.high < 0 else "undecided: the interval holds zero"

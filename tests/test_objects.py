@@ -1,0 +1,132 @@
+"""Key frames of real clips, and the probe that names drawn objects."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.special
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.preprocessing import StandardScaler
+
+from avrepro.corpora.base import Clip, Corpus
+from avrepro.corpora.demo.pictures import OBJECTS, object_pictures
+from avrepro.encode import write_clip
+from avrepro.features.objects import (
+    Recogniser,
+    _fit_probe,
+    drawn_recogniser,
+    imagenet_recogniser,
+    key_frame_embeddings,
+    key_frame_times,
+)
+from avrepro.features.store import extract
+from avrepro.models.backbones import load_backbone
+from avrepro.models.efficientnet import EfficientNetLite0
+
+SIZE = (96, 128)
+
+
+@pytest.fixture(scope="module")
+def network() -> EfficientNetLite0:
+    return load_backbone("efficientnet-lite0", torch.device("cpu"))  # type: ignore[return-value]
+
+
+@pytest.fixture(scope="module")
+def probe(network: EfficientNetLite0, tmp_path_factory: pytest.TempPathFactory) -> Recogniser:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AVREPRO_HOME", str(tmp_path_factory.mktemp("home")))
+        first = drawn_recogniser(network, 320, SIZE)
+        again = drawn_recogniser(network, 320, SIZE)
+    np.testing.assert_array_equal(first.weight, again.weight)
+    assert first.accuracy == again.accuracy
+    return first
+
+
+def test_the_probe_names_drawn_objects(network: EfficientNetLite0, probe: Recogniser) -> None:
+    """Taught with few small pictures it is far better than chance on pictures that it has not seen.
+
+    Each of 217 objects occurs about three times, too few for a first place: what is looked at is how far up the
+    list the largest object of a picture comes (chance: half way).
+    """
+    frames, presence = object_pictures(60, np.random.default_rng(99), SIZE)
+    probabilities = probe.probabilities(network.embeddings(frames))
+    assert probabilities.shape == (60, len(OBJECTS)) and probe.objects == tuple(OBJECTS)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
+    assert (probabilities >= 0).all()
+    of_largest = probabilities[np.arange(60), presence.argmax(axis=1)]
+    above = (probabilities < of_largest[:, None]).mean(axis=1)
+    print(f"objects ranked below the largest one: {above.mean():.3f} +- {above.std() / 60**0.5:.3f}")
+    assert above.mean() > 0.65  # the standard error of chance is 0.29 / sqrt(60), 0.037
+    assert 0 <= probe.accuracy <= 1
+    shape = probe.probabilities(network.embeddings(frames).reshape(15, 4, -1)).shape
+    assert shape == (15, 4, len(OBJECTS))
+
+
+def test_the_probe_is_logistic_regression() -> None:
+    """Against scikit-learn on planted data: the same objective, L2 1e-4 on standardised inputs."""
+    rng = np.random.default_rng(7)
+    numbers = rng.integers(0, 5, 400)
+    embeddings = (rng.normal(size=(5, 8))[numbers] * 2 + rng.normal(size=(400, 8))) * 10 + 3
+    weight, bias, accuracy = _fit_probe(embeddings.astype(np.float32), np.eye(5, dtype=np.float32)[numbers])
+    scaler = StandardScaler().fit(embeddings)
+    oracle = LogisticRegression(C=1 / (2 * 1e-4 * 360), tol=1e-8, max_iter=5000)
+    oracle.fit(scaler.transform(embeddings[:360]), numbers[:360])
+    expected = oracle.predict_proba(scaler.transform(embeddings))
+    found = scipy.special.softmax(embeddings @ weight + bias, axis=1)
+    np.testing.assert_allclose(found, expected, atol=5e-3)
+    assert accuracy == pytest.approx((found[360:].argmax(axis=1) == numbers[360:]).mean())
+
+
+def test_the_imagenet_classifier(network: EfficientNetLite0) -> None:
+    recogniser = imagenet_recogniser(network)
+    frames = np.random.default_rng(0).integers(0, 256, (4, *SIZE, 3), dtype=np.uint8)
+    found = recogniser.probabilities(network.embeddings(frames).reshape(2, 2, -1))
+    assert found.shape == (2, 2, 1000) and recogniser.objects == network.classes
+    np.testing.assert_allclose(found.reshape(4, -1), network.probabilities(frames), rtol=1e-3, atol=1e-6)
+
+
+def scenes(path: Path, count: int, fps: int) -> np.ndarray:
+    """A clip of 4 equally long drawn scenes; returns when its frames begin, s."""
+    pictures, _ = object_pictures(4, np.random.default_rng(3), SIZE)
+    frames = pictures[np.minimum(np.arange(count) * 4 // count, 3)]
+    write_clip(path, frames, fps, np.zeros(8000 * count // fps + 1, np.float32), 8000)
+    return np.arange(count) / fps
+
+
+def features_of(network: EfficientNetLite0, path: Path, k: int) -> tuple[np.ndarray, np.ndarray]:
+    corpus = Corpus("toy", ("a",), (Clip("one", path, "train", ()),), (), "d")
+    times_feature = key_frame_times(network, 2.0, SIZE, k)
+    times, usable = extract(times_feature, corpus)
+    assert not usable.missing
+    embeddings, _ = extract(key_frame_embeddings(network, {"one": times[0]}, times_feature, SIZE), usable)
+    return times[0], embeddings[0]
+
+
+def test_key_frames_are_frames_of_the_clip(
+    network: EfficientNetLite0, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    stamps = scenes(tmp_path / "scenes.mp4", count=60, fps=6)  # 10 s, a scene every 2.5 s
+    times, embeddings = features_of(network, tmp_path / "scenes.mp4", 4)
+    assert times.shape == (4,) and times.dtype == np.float64
+    assert np.abs(times[:, None] - stamps).min(axis=1).max() < 1e-3
+    assert sorted((times // 2.5).astype(int)) == [0, 1, 2, 3]  # one of each scene: they represent the clip
+    assert embeddings.shape == (4, 1280) and embeddings.dtype == np.float32
+    # the embeddings are in the order of the times, most representative first, not in that of the clip
+    pictures, _ = object_pictures(4, np.random.default_rng(3), SIZE)
+    similarity = np.corrcoef(embeddings, network.embeddings(pictures))[:4, 4:]
+    assert similarity.argmax(axis=1).tolist() == (times // 2.5).astype(int).tolist()
+
+
+@pytest.mark.parametrize(("count", "fps", "k"), [(1, 1, 4), (3, 3, 4), (6, 2, 1)])
+def test_key_frames_of_short_clips(
+    count: int, fps: int, k: int, network: EfficientNetLite0, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    stamps = scenes(tmp_path / "short.mp4", count, fps)
+    times, embeddings = features_of(network, tmp_path / "short.mp4", k)
+    assert times.shape == (k,) and embeddings.shape == (k, 1280)
+    assert np.abs(times[:, None] - stamps).min(axis=1).max() < 1e-3

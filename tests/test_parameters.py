@@ -1,0 +1,152 @@
+"""Parameters: each kind of mistake is told at once, with the nearest right name, before anything heavy loads."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+import types
+
+import pytest
+
+from avrepro.parameters import (
+    CHAPTERS,
+    LightweightFusion,
+    ParameterError,
+    check,
+    check_notebook,
+    nearest,
+    parse_value,
+)
+
+CHAPTER = "lightweight_fusion"
+
+
+def test_defaults_and_given_values() -> None:
+    assert check(CHAPTER, {}) == LightweightFusion()
+    found = check(CHAPTER, {"profile": "ci", "seed": 3, "key_frames": 40, "device": "cpu"})
+    assert found.model_dump() == {
+        "profile": "ci", "seed": 3, "device": "cpu", "corpus": "demo",
+        "clips": "", "labels": "", "checkpoint": "", "key_frames": 40,
+    }  # fmt: skip
+    folder = check(CHAPTER, {"corpus": "folder", "clips": "-a b", "labels": "ü.csv", "checkpoint": "x.pt"})
+    assert isinstance(folder, LightweightFusion) and folder.clips == "-a b"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"sed": 1}, ["unknown name 'sed'", "did you mean 'seed'?"]),
+        ({"keyframes": 4}, ["'keyframes'", "did you mean 'key_frames'?"]),
+        ({"zzz": 1}, ["'zzz'", "known are", "profile", "seed", "key_frames"]),
+        ({"seed": "1"}, ["seed = '1'", "integer"]),
+        ({"seed": 1.0}, ["seed = 1.0", "integer"]),
+        ({"seed": True}, ["seed = True", "integer"]),
+        ({"seed": None}, ["seed = None", "integer"]),
+        ({"seed": math.nan}, ["seed = nan", "integer"]),
+        ({"seed": -1}, ["seed = -1", "greater than or equal to 0"]),
+        ({"seed": 2**31}, ["seed = 2147483648", "less than 2147483648"]),
+        ({"key_frames": 0}, ["key_frames = 0", "greater than or equal to 1"]),
+        ({"key_frames": 41}, ["key_frames = 41", "less than or equal to 40"]),
+        ({"profile": "big"}, ["profile = 'big'", "'ci'", "'demo'", "'paper'"]),
+        ({"profile": 3}, ["profile = 3", "'demo'"]),
+        ({"device": "gpu"}, ["device = 'gpu'", "'cuda'"]),
+        ({"corpus": "Demo"}, ["corpus = 'Demo'", "'demo-null'"]),
+        ({"clips": 3, "corpus": "folder"}, ["clips = 3", "string"]),
+        ({"corpus": "folder"}, ["clips=DIR", "labels=FILE.csv"]),
+        ({"corpus": "folder", "clips": "a"}, ["needs both", "labels=FILE.csv"]),
+        ({"corpus": "folder", "labels": "a.csv"}, ["needs both", "clips=DIR"]),
+        ({"clips": "a"}, ['belong to corpus="folder"']),
+        ({"labels": "a.csv", "corpus": "demo-null"}, ['belong to corpus="folder"']),
+        ({"checkpoint": "a.pt"}, ['belong to corpus="folder"']),
+    ],
+)
+def test_each_mistake_is_told(given: dict, expected: list[str]) -> None:
+    with pytest.raises(ParameterError) as caught:
+        check(CHAPTER, given)
+    message = str(caught.value)
+    assert message.startswith(f"parameters of {CHAPTER}:\n  - ")
+    for part in expected:
+        assert part in message
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    with pytest.raises(ParameterError) as caught:
+        check(CHAPTER, {"sed": 1, "profile": "big", "key_frames": 99})
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 4 and all(line.startswith("  - ") for line in lines[1:])
+
+
+def test_unknown_chapter() -> None:
+    with pytest.raises(ParameterError, match="did you mean 'lightweight_fusion'"):
+        check("lightweight-fusion", {})
+    with pytest.raises(ParameterError, match="known are lightweight_fusion"):
+        check("q", {})
+    assert nearest("q", ["a", "b"]) == "; known are a, b"
+
+
+@pytest.mark.parametrize("given", [{"sed": 1}, {"seed": "1"}, {"seed": -1}, {"corpus": "folder"}])
+def test_a_mistake_ends_a_fresh_process_at_once(given: dict) -> None:
+    """Imports included, in processor time, which other work on the machine does not stretch (much)."""
+    code = (
+        "import json, sys, time\n"
+        "from avrepro.parameters import ParameterError, check\n"
+        "try:\n"
+        f"    check({CHAPTER!r}, json.loads({json.dumps(given)!r}))\n"
+        "except ParameterError:\n"
+        "    heavy = [name for name in ('torch', 'numpy', 'pandas', 'timm', 'papermill') if name in sys.modules]\n"
+        "    print(json.dumps([heavy, time.process_time()]))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    heavy, seconds = json.loads(done.stdout)
+    assert heavy == []
+    assert seconds < 1.5
+
+
+def test_a_notebook_sees_what_papermill_injected() -> None:
+    """The namespace of a notebook's kernel after its parameters cell: IPython's own names are no parameters."""
+    namespace = {
+        "__name__": "__main__", "__builtins__": {}, "_": "", "__": "", "_i": "x", "_ih": [""], "_oh": {},
+        "_dh": ["/"], "In": [""], "Out": {}, "exit": object(), "quit": object(), "get_ipython": lambda: None,
+        "open": open, "math": math, "types": types, "ParameterError": ParameterError,
+        "check_notebook": check_notebook, "profile": "ci", "seed": 5,
+    }  # fmt: skip
+    found = check_notebook(CHAPTER, namespace)
+    assert (found.profile, found.seed) == ("ci", 5)
+    with pytest.raises(ParameterError, match=r"unknown name 'keyframes'; did you mean 'key_frames'\?"):
+        check_notebook(CHAPTER, {**namespace, "keyframes": 4})
+    with pytest.raises(ParameterError, match="seed = '5'"):
+        check_notebook(CHAPTER, {**namespace, "seed": "5"})
+
+
+def test_a_real_kernel_namespace() -> None:
+    """IPython itself, as a kernel runs it: a right name passes, a mistyped one is seen."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    shell = InteractiveShell()
+    cells = ("import math", "profile = 'ci'", "seed = 7", "1 + 1", "from avrepro.parameters import check_notebook")
+    for cell in cells:
+        shell.run_cell(cell, store_history=True).raise_error()
+    shell.run_cell(f"found = check_notebook({CHAPTER!r}, globals())", store_history=True).raise_error()
+    assert shell.user_ns["found"].seed == 7
+    shell.run_cell("del found; sede = 1", store_history=True).raise_error()
+    with pytest.raises(ParameterError, match=r"'sede'; did you mean 'seed'\?"):
+        shell.run_cell(f"check_notebook({CHAPTER!r}, globals())").raise_error()
+
+
+def test_text_of_the_command_line() -> None:
+    assert parse_value(CHAPTER, "seed", "3") == 3
+    assert parse_value(CHAPTER, "seed", "three") == "three"  # check() then says what was expected
+    assert parse_value(CHAPTER, "profile", "3") == "3"
+    assert parse_value(CHAPTER, "clips", "a=b") == "a=b"
+    assert parse_value(CHAPTER, "unknown", "3") == "3"
+    assert parse_value("no chapter", "seed", "3") == "3"
+    for chapter, model in CHAPTERS.items():  # what the defaults say can be said on a command line
+        for name, value in model().model_dump().items():
+            assert parse_value(chapter, name, str(value)) == value
+
+
+def test_parameters_do_not_change() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        check(CHAPTER, {}).seed = 1  # type: ignore[misc]

@@ -1,0 +1,207 @@
+"""The feature store: once a stream, on disk, in the corpus's order; a clip that fails is told and left out."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from avrepro.corpora.base import Clip, Corpus
+from avrepro.encode import remux_clip, write_clip
+from avrepro.features.store import ClipArrays, Feature, extract
+from avrepro.media import MediaError, read_audio, read_frames
+
+RATE = 8000
+
+
+def write(path: Path, tone: float, level: int) -> None:
+    """Half a second: a tone of ``tone`` Hz and a picture of grey ``level``."""
+    frames = np.full((6, 32, 48, 3), level, np.uint8)
+    waveform = 0.4 * np.sin(2 * np.pi * tone * np.arange(RATE // 2) / RATE)
+    write_clip(path, frames, 12, waveform.astype(np.float32), RATE)
+
+
+def corpus_of(paths: list[Path]) -> Corpus:
+    clips = tuple(Clip(path.name, path, "train", ()) for path in paths)
+    return Corpus("toy", ("a",), clips, (), "d")
+
+
+class Counting:
+    """A feature that counts: the loudest frequency of a clip's sound, or the mean grey of its pictures."""
+
+    def __init__(self, stream: str = "audio", digest: str = "1" * 64) -> None:
+        self.read_ids: list[str] = []
+        self.computed = 0
+        self.threads: set[str] = set()
+        self.feature = Feature(f"counting-{stream}", stream, digest, self.read, self.compute)  # type: ignore[arg-type]
+
+    def read(self, clip: Clip) -> np.ndarray:
+        self.read_ids.append(clip.id)
+        if self.feature.stream == "audio":
+            return read_audio(clip.path, RATE)
+        return read_frames(clip.path, fps=12)[0]
+
+    def compute(self, decoded: np.ndarray) -> np.ndarray:
+        self.computed += 1
+        self.threads.add(threading.current_thread().name)
+        if self.feature.stream == "video":
+            return np.array([decoded.mean()])
+        return np.array([np.abs(np.fft.rfft(decoded)).argmax() * RATE / len(decoded)])
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    folder = tmp_path_factory.mktemp("clips")
+    paths = [folder / f"{name}.mp4" for name in ("e", "-a b", "d", "ü", "c")]
+    for index, path in enumerate(paths):
+        write(path, 500 + 200 * index, 40 + 40 * index)
+    return paths
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def test_each_clip_is_computed_once(clips: list[Path], home: Path) -> None:
+    counting, corpus = Counting(), corpus_of(clips)
+    arrays, usable = extract(counting.feature, corpus)
+    assert usable == corpus and len(arrays) == 5
+    np.testing.assert_allclose(arrays[:][:, 0], 500 + 200 * np.arange(5), atol=25)
+    assert counting.computed == 5 and sorted(counting.read_ids) == sorted(path.name for path in clips)
+    assert counting.threads == {"MainThread"}  # one computes, the others decode
+    again, _ = extract(counting.feature, corpus)
+    assert counting.computed == 5 and len(counting.read_ids) == 5
+    assert again == arrays and all(path.is_relative_to(home) for path in again.paths)
+    backwards, turned = extract(counting.feature, corpus_of(clips[::-1]))
+    assert [clip.path for clip in turned.clips] == clips[::-1]
+    np.testing.assert_array_equal(backwards[:], arrays[:][::-1])
+    assert not list(home.rglob(".partial-*"))
+
+
+def test_another_digest_computes_anew(clips: list[Path]) -> None:
+    first, second = Counting(), Counting(digest="2" * 64)
+    kept, _ = extract(first.feature, corpus_of(clips))
+    other, _ = extract(second.feature, corpus_of(clips))
+    assert (first.computed, second.computed) == (5, 5)
+    assert not set(kept.paths) & set(other.paths)
+    assert kept.digest_names != other.digest_names and len(set(kept.digest_names)) == 5
+
+
+def test_a_changed_file_is_computed_anew(clips: list[Path], tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    counting = Counting()
+    for tone in (700, 1500, 700):
+        write(path, tone, 99)
+        arrays, _ = extract(counting.feature, corpus_of([path]))
+        assert abs(arrays[0][0] - tone) < 25
+    assert counting.computed == 2  # the first sound came back
+
+
+def test_clips_with_the_same_stream_share_its_feature(clips: list[Path], tmp_path: Path) -> None:
+    """The sound of one with the pictures of another: no new sound, whether in one corpus or in two."""
+    mixed = tmp_path / "mixed.mp4"
+    remux_clip(mixed, audio_from=clips[0], video_from=clips[1])
+    sound, pictures = Counting("audio"), Counting("video")
+    heard, _ = extract(sound.feature, corpus_of([*clips, mixed]))
+    seen, _ = extract(pictures.feature, corpus_of([*clips, mixed]))
+    assert sound.computed == pictures.computed == 5
+    assert heard.paths[5] == heard.paths[0] and seen.paths[5] == seen.paths[1]
+    np.testing.assert_allclose(seen[:][:, 0], [40, 80, 120, 160, 200, 80], atol=4)
+    extract(sound.feature, corpus_of([mixed]))
+    assert sound.computed == 5
+
+
+def test_clips_that_fail_are_left_out_and_told(
+    clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truncated, text, empty = (tmp_path / name for name in ("truncated.mp4", "text.mp4", "empty.mp4"))
+    truncated.write_bytes(clips[0].read_bytes()[:900])
+    text.write_text("no video")
+    empty.touch()
+    paths = [truncated, clips[3], text, clips[1], tmp_path / "absent.mp4", empty, clips[0]]
+    arrays, usable = extract(Counting().feature, corpus_of(paths))
+    assert [clip.path for clip in usable.clips] == [clips[3], clips[1], clips[0]]
+    np.testing.assert_allclose(arrays[:][:, 0], [1100, 700, 500], atol=25)
+    reasons = {clip.id: clip.reason for clip in usable.missing}
+    assert set(reasons) == {"truncated.mp4", "text.mp4", "absent.mp4", "empty.mp4"}
+    assert "truncated" in reasons["truncated.mp4"] and "no such file" in reasons["absent.mp4"]
+    assert "0 bytes" in reasons["empty.mp4"] and all(clip.split == "train" for clip in usable.missing)
+    told = capsys.readouterr().err
+    assert all(name in told and reason in told for name, reason in reasons.items())
+
+
+def test_a_clip_that_fails_in_decoding(clips: list[Path]) -> None:
+    """The file opens and its digest is known, but what is needed of it cannot be read."""
+    counting = Counting()
+
+    def read(clip: Clip) -> np.ndarray:
+        if clip.path == clips[2]:
+            raise MediaError(clip.path, "nothing of it decodes")
+        return counting.read(clip)
+
+    feature = Feature("failing", "audio", "3" * 64, read, counting.compute)
+    arrays, usable = extract(feature, corpus_of(clips))
+    assert [clip.path for clip in usable.clips] == [path for path in clips if path != clips[2]]
+    assert [(clip.id, clip.reason) for clip in usable.missing] == [("d.mp4", "nothing of it decodes")]
+    np.testing.assert_allclose(arrays[:][:, 0], [500, 700, 1100, 1300], atol=25)
+    nothing, none = extract(feature, corpus_of([clips[2]]))
+    assert len(nothing) == 0 and none.clips == ()
+
+
+def test_an_error_of_the_code_is_no_missing_clip(clips: list[Path], home: Path) -> None:
+    def broken(decoded: np.ndarray) -> np.ndarray:
+        raise ZeroDivisionError("a mistake in the code")
+
+    feature = Feature("broken", "audio", "4" * 64, Counting().read, broken)
+    with pytest.raises(ZeroDivisionError):
+        extract(feature, corpus_of(clips))
+    assert not [path for path in home.rglob("*") if path.is_file()]  # nothing half done stays
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_few_clips_are_decoded_ahead(jobs: int, tmp_path: Path) -> None:
+    """Decoding is quick and computing slow: memory holds a bounded number of decoded clips."""
+    paths = [tmp_path / f"{index}.mp4" for index in range(16)]
+    for index, path in enumerate(paths):
+        write(path, 300 + 100 * index, 10 * index)
+    lock = threading.Lock()
+    ahead, most = 0, 0
+
+    def read(clip: Clip) -> int:
+        nonlocal ahead, most
+        with lock:
+            ahead += 1
+            most = max(most, ahead)
+        return int(clip.path.stem)
+
+    def compute(number: int) -> np.ndarray:
+        nonlocal ahead
+        time.sleep(0.01)
+        with lock:
+            ahead -= 1
+        return np.array([number])
+
+    arrays, _ = extract(Feature("ahead", "audio", "5" * 64, read, compute), corpus_of(paths), jobs)
+    assert arrays[:][:, 0].tolist() == list(range(16))
+    assert 1 < most <= 4 * jobs + 1
+
+
+def test_arrays_are_read_by_row(tmp_path: Path) -> None:
+    whole = np.arange(24, dtype=np.float16).reshape(4, 3, 2)
+    paths = tuple(tmp_path / f"{row}.npy" for row in range(4))
+    for path, array in zip(paths, whole, strict=True):
+        np.save(path, array)
+    arrays = ClipArrays(paths)
+    indices: list[Any] = [2, np.int64(1), -1, slice(None), slice(1, 3), [3, 0], np.array([1, 1]), whole[:, 0, 0] > 7]
+    for rows in indices:
+        np.testing.assert_array_equal(arrays[rows], whole[rows])
+        assert arrays[rows].dtype == np.float16
+    assert [array[0, 0] for array in arrays] == [0, 6, 12, 18]
+    with pytest.raises(IndexError):
+        arrays[4]

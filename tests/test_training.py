@@ -1,0 +1,307 @@
+"""The training loop: what receives gradient, which epoch is kept, when the rate falls, and going on after a kill."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from avrepro.models.li2017 import CRNN, PAPER_OPTIMISATION, CRNNConfig, mil_loss
+from avrepro.training import Fit, Optimisation, Verdict, choose_device, device_name, fit, predict
+
+CPU = torch.device("cpu")
+TINY = CRNNConfig(classes=3, mels=12, channels=(4, 4, 4), pool_mel=(3, 2, 2), hidden=5)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Models this small only lose by threads, and much where the cores are busy."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def mean_square(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+    return (model(inputs) - targets).square().mean()
+
+
+def line(clips: int = 12) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(1)
+    inputs = torch.randn(clips, 4, generator=rng)
+    return inputs, inputs @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
+
+
+def scripted(losses: list[float], scores: list[float] | None = None) -> Callable[[nn.Module], Verdict]:
+    """A validation that says what it is told to, epoch by epoch."""
+    told = iter(zip(losses, scores or [0.0] * len(losses), strict=True))
+
+    def validate(model: nn.Module) -> Verdict:
+        loss, score = next(told)
+        return Verdict(loss, score, {"weights": model.weight.flatten().tolist()})
+
+    return validate
+
+
+def run(settings: Optimisation, validate: Callable[[nn.Module], Verdict], seed: int = 0) -> tuple[nn.Linear, Fit]:
+    torch.manual_seed(3)
+    model = nn.Linear(4, 1)
+    return model, fit(model, mean_square, line(), validate, settings, seed, CPU, "line")
+
+
+# --- the gradient of max-pooling MIL ----------------------------------------------------------------------
+
+
+def test_only_the_maximal_frame_receives_gradient() -> None:
+    """Li et al. (2017), section 2.1: for each clip and class, one frame's logit has a gradient, the largest."""
+    torch.manual_seed(0)
+    model = CRNN(TINY)
+    frames: list[Tensor] = []
+
+    def keep(module: nn.Module, inputs: tuple, logits: Tensor) -> None:
+        logits.retain_grad()
+        frames.append(logits)
+
+    model.register_forward_hook(keep)
+    labels = torch.tensor([[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]).float()
+    loss = mil_loss(model.clip(torch.randn(4, 200, 12)), labels)
+    loss.backward()
+    (logits,) = frames
+    assert logits.shape == (4, 10, 3) and logits.grad is not None
+    expected = torch.zeros(logits.shape, dtype=torch.bool)
+    for clip in range(4):
+        for label in range(3):
+            expected[clip, int(logits[clip, :, label].argmax()), label] = True
+    assert torch.equal(logits.grad != 0, expected)
+    # and it is that of the cross entropy: (sigmoid - label) / (clips x classes)
+    value = (torch.sigmoid(logits.amax(1)) - labels) / 12
+    torch.testing.assert_close(logits.grad.sum(1), value)
+
+
+# --- which epoch is kept ----------------------------------------------------------------------------------
+
+
+def test_the_best_epoch_is_restored() -> None:
+    settings = Optimisation("sgd", learning_rate=0.05, batch=4, epochs=5)
+    scores = [0.1, 0.5, 0.3, 0.5, 0.4]  # of two equally good epochs the first stays
+    model, fitted = run(settings, scripted([1.0] * 5, scores))
+    assert fitted.best_epoch == 2 and fitted.best.score == 0.5
+    assert fitted.best.notes["weights"] == model.weight.flatten().tolist()
+    assert not model.training
+    assert [row["validation_score"] for row in fitted.history] == scores
+    assert [row["epoch"] for row in fitted.history] == [1, 2, 3, 4, 5]
+    shorter, _ = run(Optimisation("sgd", learning_rate=0.05, batch=4, epochs=2), scripted([1.0] * 2, [0.1, 0.5]))
+    assert torch.equal(model.weight, shorter.weight)  # an independent way to the weights of epoch 2
+
+
+def test_validation_sees_evaluation_mode_and_no_gradient() -> None:
+    seen = []
+
+    def validate(model: nn.Module) -> Verdict:
+        seen.append((model.training, torch.is_grad_enabled()))
+        return Verdict(1.0, 0.0, {})
+
+    run(Optimisation("adam", learning_rate=0.1, batch=12, epochs=2), validate)
+    assert seen == [(False, False)] * 2
+
+
+def test_nothing_trained_is_an_error() -> None:
+    with pytest.raises(ValueError, match="epochs = 0"):
+        run(Optimisation("adam", learning_rate=0.1, batch=12, epochs=0), scripted([]))
+
+
+# --- the learning rate ------------------------------------------------------------------------------------
+
+
+def literal_rates(losses: list[float], rate: float, factor: float, patience: int) -> list[float]:
+    """Section 3.2 word by word: times ``factor`` when the loss has not fallen for ``patience`` epochs in a row."""
+    rates, best, waited = [], float("inf"), 0
+    for loss in losses:
+        rates.append(rate)
+        if loss < best:
+            best, waited = loss, 0
+        else:
+            waited += 1
+        if waited == patience:
+            rate, waited = rate * factor, 0
+    return rates
+
+
+@pytest.mark.parametrize(
+    "losses",
+    [
+        [1.0, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8, 0.8],
+        [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0],
+        [1.0, 1.1, 1.2, 0.9, 1.0, 1.0, 0.95, 0.5, 0.6, 0.6, 0.4, 0.4],
+        [1.0 - 1e-5 * epoch for epoch in range(10)],  # ever so little is a fall
+        [1.0, 1.0, 1.0, 1.0 - 1e-6, 1.0, 1.0, 1.0, 1.0],
+    ],
+)
+@pytest.mark.parametrize("patience", [1, 3])
+def test_the_rate_falls_after_three_epochs_without_a_fall_of_the_loss(losses: list[float], patience: int) -> None:
+    settings = Optimisation("sgd", 0.1, 12, epochs=len(losses), momentum=0.8, decay=0.8, patience=patience)
+    _, fitted = run(settings, scripted(losses))
+    found = [row["learning_rate"] for row in fitted.history]
+    assert found == pytest.approx(literal_rates(losses, 0.1, 0.8, patience), rel=1e-12)
+
+
+def test_the_rate_stays_without_decay() -> None:
+    _, fitted = run(Optimisation("sgd", 0.1, 12, epochs=8), scripted([1.0] * 8))
+    assert {row["learning_rate"] for row in fitted.history} == {0.1}
+
+
+# --- the optimiser ----------------------------------------------------------------------------------------
+
+
+def test_the_papers_optimiser() -> None:
+    """Section 3.2: SGD, Nesterov momentum 0.8, batch 95, clipping 1e-3, rate 0.1 times 0.8, 3 epochs."""
+    paper = PAPER_OPTIMISATION
+    assert (paper.optimiser, paper.batch, paper.clip_norm) == ("sgd", 95, 1e-3)
+    assert (paper.learning_rate, paper.momentum, paper.decay, paper.patience) == (0.1, 0.8, 0.8, 3)
+    built = paper.build([nn.Parameter(torch.zeros(1))])
+    assert isinstance(built, torch.optim.SGD)
+    group = built.param_groups[0]
+    assert (group["lr"], group["momentum"], group["nesterov"]) == (0.1, 0.8, True)
+    assert (group["weight_decay"], group["dampening"]) == (0, 0)
+
+
+def test_nesterov_steps_literally() -> None:
+    """Weights after some epochs of the whole set as one batch, against the update written out in NumPy."""
+    clip = 0.7
+    settings = Optimisation("sgd", 0.1, batch=12, epochs=6, momentum=0.8, clip_norm=clip)
+    inputs, targets = (array.numpy().astype(np.float64) for array in line())
+    torch.manual_seed(3)
+    start = nn.Linear(4, 1)
+    w = np.append(start.weight.detach().numpy().ravel(), start.bias.item()).astype(np.float64)
+    x, velocity, norms = np.c_[inputs, np.ones(12)], np.zeros(5), []
+    for _ in range(6):
+        gradient = 2 / 12 * x.T @ (x @ w - targets[:, 0])
+        norms.append(np.linalg.norm(gradient))
+        gradient *= min(1.0, clip / norms[-1])
+        velocity = 0.8 * velocity + gradient
+        w = w - 0.1 * (gradient + 0.8 * velocity)
+    assert max(norms) > clip
+    model, _ = run(settings, scripted([1.0] * 6, list(range(6))))
+    found = np.append(model.weight.detach().numpy().ravel(), model.bias.item())
+    np.testing.assert_allclose(found, w, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("clip_norm", [1e-3, 0.5, 1e6])
+def test_clipping_bounds_the_norm_of_a_step(clip_norm: float) -> None:
+    """Plain SGD at rate 1 moves the weights by the gradient itself."""
+    before = nn.Linear(4, 1)
+    torch.manual_seed(3)
+    before = nn.Linear(4, 1)
+    loss = mean_square(before, *line())
+    whole = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(before.parameters()))])
+    after, _ = run(Optimisation("sgd", 1.0, batch=12, epochs=1, clip_norm=clip_norm), scripted([1.0]))
+    moved = torch.cat([(a - b).flatten() for a, b in zip(before.parameters(), after.parameters(), strict=True)])
+    assert moved.norm().item() == pytest.approx(min(clip_norm, whole.norm().item()), rel=1e-2)
+    assert nn.functional.cosine_similarity(moved, whole, dim=0) > 0.999
+
+
+def test_every_clip_is_seen_once_an_epoch_in_a_new_order() -> None:
+    seen: list[list[int]] = []
+
+    def loss(model: nn.Module, inputs: Tensor, numbers: Tensor) -> Tensor:
+        assert inputs.dtype == numbers.dtype == torch.float32  # half precision and integers come as float32
+        seen[-1] += numbers.int().tolist()
+        return model(inputs).sum() * 0
+
+    def validate(model: nn.Module) -> Verdict:
+        seen.append([])
+        return Verdict(1.0, 0.0, {})
+
+    def orders(seed: int) -> list[list[int]]:
+        seen[:] = [[]]
+        inputs = line(7)[0].half()
+        fit(nn.Linear(4, 1), loss, (inputs, np.arange(7)), validate, settings, seed, CPU, "order")
+        return [list(epoch) for epoch in seen[:-1]]
+
+    settings = Optimisation("sgd", 0.1, batch=3, epochs=4)
+    first = orders(0)
+    assert [sorted(epoch) for epoch in first] == [list(range(7))] * 4
+    assert len({tuple(epoch) for epoch in first}) > 1
+    assert orders(0) == first and orders(1) != first
+
+
+# --- going on after a kill --------------------------------------------------------------------------------
+
+
+def train_little(state_path: Path | None, die_in: int = 0, epochs: int = 5) -> tuple[dict[str, Tensor], Fit]:
+    """A CRNN with dropout and batch normalisation on random clips; SIGKILL in the validation of epoch ``die_in``."""
+    torch.set_num_threads(1)
+    rng = np.random.default_rng(5)
+    inputs = rng.normal(size=(10, 40, 12)).astype(np.float32)
+    labels = rng.random((10, 3)) < 0.4
+    targets = torch.from_numpy(labels).float()
+    torch.manual_seed(8)
+    model = CRNN(TINY)
+    epoch = int(torch.load(state_path, weights_only=True)["history"][-1]["epoch"]) if (
+        state_path is not None and state_path.is_file()) else 0  # fmt: skip
+
+    def validate(network: nn.Module) -> Verdict:
+        nonlocal epoch
+        epoch += 1
+        if epoch == die_in:
+            signal.raise_signal(signal.SIGKILL)
+        logits = torch.from_numpy(predict(network.clip, inputs, CPU))  # type: ignore[arg-type]
+        loss = float(mil_loss(logits, targets))
+        return Verdict(loss, -loss if epoch != 4 else 9.0, {"epoch": epoch})
+
+    settings = Optimisation("sgd", 0.1, 4, epochs, momentum=0.8, clip_norm=0.1, decay=0.5, patience=1)
+    loss = lambda network, log_mel, weak: mil_loss(network.clip(log_mel), weak)  # noqa: E731
+    fitted = fit(model, loss, (inputs, labels), validate, settings, 2, CPU, "little", state_path)
+    return model.state_dict(), fitted
+
+
+def test_a_killed_training_goes_on_to_the_very_same_numbers(tmp_path: Path) -> None:
+    state = tmp_path / "state.partial"
+    code = (
+        f"import sys; sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        f"from pathlib import Path; from test_training import train_little\n"
+        f"train_little(Path({str(state)!r}), die_in=3)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
+    assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+    assert len(torch.load(state, weights_only=True)["history"]) == 2
+    resumed, whole = train_little(state), train_little(None)
+    assert resumed[1].history == whole[1].history
+    assert (resumed[1].best_epoch, resumed[1].best) == (whole[1].best_epoch, whole[1].best) == (4, whole[1].best)
+    assert resumed[0].keys() == whole[0].keys()
+    for name, value in whole[0].items():
+        assert torch.equal(resumed[0][name], value), name
+    # once more from the finished state: nothing is left to train, the best epoch comes back
+    again = train_little(state)
+    assert again[1].history == whole[1].history
+    assert all(torch.equal(again[0][name], value) for name, value in whole[0].items())
+
+
+# --- devices and prediction -------------------------------------------------------------------------------
+
+
+def test_prediction_is_the_same_in_any_batch() -> None:
+    model = nn.Linear(4, 2).eval()
+    inputs = line(11)[0]
+    expected = model(inputs).detach().numpy()
+    for batch in (1, 4, 64):
+        np.testing.assert_allclose(predict(model, inputs, CPU, batch), expected, rtol=1e-6)
+    np.testing.assert_allclose(predict(model, inputs.numpy(), CPU, 3), expected, rtol=1e-6)
+
+
+def test_devices() -> None:
+    assert choose_device("cpu") == CPU and device_name(CPU) == "cpu"
+    if torch.cuda.is_available():
+        assert choose_device("auto").type == choose_device("cuda").type == "cuda"
+        assert device_name(choose_device("cuda")) not in ("", "cpu")
+    else:
+        assert choose_device("auto") == CPU
+        with pytest.raises(ValueError, match="torch sees no GPU; use device = 'cpu' or 'auto'"):
+            choose_device("cuda")
