@@ -210,6 +210,35 @@ def test_no_clip_keeps_its_own_picture() -> None:
     assert picture_donors(clips, 1) == picture_donors(clips, 1) != picture_donors(clips, 2)
 
 
+def test_even_a_perfect_eye_is_useless_in_demo_null(planned: Planned) -> None:
+    """Seeing every planted source tells what sounds in demo; with another clip's pictures it tells nothing."""
+    scenes = {scene.clip: scene for scene in planned[0]["test"] + planned[0]["train"]}
+    donors = picture_donors([(clip, clip.split("-")[0]) for clip in scenes], WORLD.seed)
+    vehicles = [label for label, described in WORLD.classes.items() if described.visible > 0.5]
+    hits = {"demo": [0, 0], "demo-null": [0, 0]}  # sounding classes whose source is seen, and all of them
+    seen_anyway = {label: 0 for label in vehicles}
+    for clip, scene in scenes.items():
+        sights = {
+            "demo": {sight.label for sight in scene.sights},
+            "demo-null": {sight.label for sight in scenes[donors[clip]].sights},
+        }
+        for label in vehicles:
+            seen_anyway[label] += label in sights["demo"]
+        for event in scene.events:
+            for world, seen in sights.items():
+                if event.label in vehicles:
+                    hits[world][0] += event.label in seen
+                    hits[world][1] += 1
+    base = sum(
+        seen_anyway[event.label] / len(scenes)
+        for scene in scenes.values()
+        for event in scene.events
+        if event.label in vehicles
+    )
+    assert hits["demo"][0] / hits["demo"][1] > 0.8
+    assert within_binomial(hits["demo-null"][0], hits["demo-null"][1], base / hits["demo-null"][1])
+
+
 # --- the files
 
 

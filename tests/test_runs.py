@@ -18,7 +18,7 @@ from avrepro.digests import PACKAGE, ROOT
 from avrepro.parameters import ParameterError
 
 CHAPTER = "lightweight_fusion"
-COMMANDS = ("book", "run", "sweep", "corpus", "results")
+COMMANDS = ("book", "run", "sweep", "data", "features", "results")
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ def test_the_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None
         (["sweep", CHAPTER, "--grid", "seed=0,1,-2"], "seed = -2"),
         (["sweep", CHAPTER, "--grid", "seeds=0,1"], "did you mean 'seed'?"),
         (["sweep", CHAPTER, "--grid", "seed=0", "-p", "profile=tiny"], "profile = 'tiny'"),
+        (["features", CHAPTER, "-p", "sed=3"], "did you mean 'seed'?"),
         (["sweep", "heavyweight", "--grid", "seed=0"], "unknown chapter 'heavyweight'"),
     ],
 )
@@ -89,7 +90,14 @@ def test_a_wrong_parameter_ends_with_status_2(
     assert captured.out == "" and captured.err.startswith("avrepro: ") and expected in captured.err
 
 
-@pytest.mark.parametrize("words", [["run", CHAPTER, "-p", "sed=3"], ["sweep", CHAPTER, "--grid", "seed=-1"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["run", CHAPTER, "-p", "sed=3"],
+        ["sweep", CHAPTER, "--grid", "seed=-1"],
+        ["features", CHAPTER, "-p", "seed=x"],
+    ],
+)
 def test_a_wrong_parameter_ends_at_once(words: list[str]) -> None:
     """The command in a fresh process, in processor time; what it imported is on stderr."""
     before = os.times()
@@ -107,7 +115,7 @@ def test_a_wrong_parameter_ends_at_once(words: list[str]) -> None:
 
 def test_an_error_ends_with_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["corpus", "folder", "--clips", str(tmp_path), "--labels", str(tmp_path / "absent.csv")])
+        cli.main(["data", "folder", "--clips", str(tmp_path), "--labels", str(tmp_path / "absent.csv")])
     assert ended.value.code == 1
     assert "absent.csv" in capsys.readouterr().err
 

@@ -133,7 +133,7 @@ PAPER_OPTIMISATION = Optimisation(
 )
 # Clipping at 1e-3 with rate 0.1 moves the weights by about 1e-4 a step: with 600 clips (7 steps an epoch)
 # nothing is learnt. The demo world is trained by Adam with small batches instead.
-DEMO_OPTIMISATION = Optimisation("adam", learning_rate=1e-3, batch=12, epochs=30, decay=0.5, patience=3)
+DEMO_OPTIMISATION = Optimisation("adam", learning_rate=1e-3, batch=12, epochs=24, decay=0.5, patience=3)
 SMALL_CRNN = CRNNConfig(channels=(16, 32, 64), stride_time=5)
 
 PROFILES = {
@@ -151,13 +151,13 @@ PROFILES = {
     "demo": Profile(
         crnn=SMALL_CRNN,
         optimisation=DEMO_OPTIMISATION,
-        papers_optimisation_epochs=6,
-        frames_per_second=4.0,
+        papers_optimisation_epochs=5,
+        frames_per_second=3.0,
         backbone="efficientnet-lite0",
         frame_size=(144, 192),
         dissimilarity_size=(72, 96),
         words="glove.6B.50d",
-        drawn_pictures=10_000,
+        drawn_pictures=6_000,
     ),
     "paper": Profile(
         crnn=CRNNConfig(),

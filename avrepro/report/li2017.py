@@ -10,7 +10,7 @@ from avrepro.corpora.base import SPLITS, Corpus
 from avrepro.evaluation.intervals import Interval
 from avrepro.experiments.li2017 import Branches, Inputs
 from avrepro.media import read_frames
-from avrepro.models.li2017 import fuse
+from avrepro.models.li2017 import PROFILES, fuse
 from avrepro.report import origin, percent, published, say, show_figure, show_note, show_table
 from avrepro.results import Results
 
@@ -36,6 +36,14 @@ def measured(results: Results) -> bool:
 
 def splits_of(results: Results) -> list[str]:
     return [split for split in SPLITS if len(results.select(system="audio", metric="micro_f1", split=split))]
+
+
+def settings_table(profile: str) -> None:
+    """Where this run's settings differ from the paper's profile."""
+    here, paper = (_flat(PROFILES[name].values()) for name in (profile, "paper"))
+    rows = [[name.replace("_", " "), here[name], paper[name]] for name in paper if here[name] != paper[name]]
+    caption = f"Settings in which profile {profile} differs from profile paper; all others are the same."
+    show_table(["setting", f"profile {profile}", "profile paper"], rows, caption)
 
 
 def corpus_table(corpus: Corpus) -> None:
@@ -153,11 +161,12 @@ def classes_table(results: Results) -> None:
         rows.append(
             [label, *(percent(n) for n in numbers), percent(gain, signed=True), *(f"{w:.1f}" for w in weights), theirs]
         )
-    head = ["class", "audio F1, %", "video F1, %", "fused F1, %", "gain, points", "weight of video", "tuned weight",
-            "better branch in the paper"]  # fmt: skip
+    head = ["class", "audio F1, %", "video F1, %", "fused F1, %", "gain, points", "weight of video", "tuned weight"]
+    head.append("better in the paper")
     caption = (
-        f"F1 of each class on the test clips ({origin(results)}) with 95 % intervals (each class by itself), "
-        f"weights chosen on validation, and which branch the paper found better on validation (section 3.4, {PAPER['corpus']})."
+        f"F1 of each class on the test clips ({origin(results)}) with 95 % intervals (each class by itself), weights "
+        "chosen on validation, and which branch the paper found better on validation "
+        f"(section 3.4, {PAPER['corpus']})."
     )
     show_table(head, rows, caption, results)
 
@@ -354,6 +363,7 @@ def say_numbers(results: Results, null: Results | None = None) -> None:
     }
     if null is not None:
         place = splits_of(null)[-1]
+        texts["null_origin"] = origin(null)
         texts["null_gain"] = percent(null.number("fused", "micro_f1_gain", place), signed=True)
         texts["null_verdict"] = verdict(null.number("fused", "micro_f1_gain", place))
         texts["null_video_f1"] = percent(null.number("video", "micro_f1", place))
@@ -366,3 +376,10 @@ def verdict(gain: Interval) -> str:
     if gain.low > 0:
         return "the pictures help: the interval lies above zero"
     return "the pictures hurt: the interval lies below zero" if gain.high < 0 else "undecided: the interval holds zero"
+
+
+def _flat(values: dict, prefix: str = "") -> dict[str, object]:
+    flat: dict[str, object] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{name}: ") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return flat
