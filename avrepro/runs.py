@@ -150,7 +150,7 @@ def build_book(profile: str = "demo") -> Path:
 
     :raises RunFailed: a chapter failed. :raises BookError: see there.
     """
-    from avrepro.report import check_executed
+    from avrepro.report import check_executed, check_page
 
     start = time.monotonic()
     proof = profile == "ci"
@@ -160,6 +160,7 @@ def build_book(profile: str = "demo") -> Path:
     for chapter, notebook in executed:
         check_executed(chapter, notebook, allow_ci=proof)
     for name in [*PAGES, *(f"book/{path.name}" for path in sorted(BOOK.glob("*.md")))]:
+        check_page(digests.ROOT / name, dict(executed))
         _refresh(digests.ROOT / name, source / name)
     for chapter, notebook in executed:
         _refresh(notebook, source / "book" / f"{chapter}.ipynb")

@@ -52,9 +52,9 @@ def test_the_papers_networks(files: tuple[Path, Path]) -> None:
     frames = np.random.default_rng(0).integers(0, 256, (2, 96, 112, 3), dtype=np.uint8)
     maps = model.maps(frames)
     assert maps.shape[:2] == (2, 256) and maps.dtype == np.float32 and (maps >= 0).all() and maps.std() > 0
-    embeddings = model.embeddings(frames)
-    assert embeddings.shape == (2, 1536) and embeddings.dtype == np.float32
-    probabilities = model.classify(embeddings)
+    pooled = model.pooled(frames)
+    assert pooled.shape == (2, 1536) and pooled.dtype == np.float32
+    probabilities = model.classify(pooled)
     assert probabilities.shape == (2, 1000) and (probabilities >= 0).all()
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     assert len(model.classes) == 1000 and model.classes[555] == "fire truck"
@@ -124,6 +124,6 @@ def test_networks_by_name() -> None:
     network = load_backbone("efficientnet-lite0", CPU)
     frames = np.zeros((1, 64, 96, 3), np.uint8)
     assert network.name == "efficientnet-lite0" and len(network.classes) == 1000
-    assert network.classify(network.embeddings(frames)).shape == (1, 1000)
+    assert network.classify(network.pooled(frames)).shape == (1, 1000)
     with pytest.raises(ValueError, match="unknown network 'resnet', known are efficientnet-lite0, inception-v4"):
         load_backbone("resnet", CPU)

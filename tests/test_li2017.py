@@ -28,6 +28,7 @@ from avrepro.models.li2017 import (
     fuse,
     load_audio,
     mil_loss,
+    mix_clips,
     papers_weights,
     train_audio,
     tuned_weights,
@@ -318,3 +319,22 @@ def test_log_mel_of_a_real_clip(tmp_path: Path) -> None:
     loud, silent = arrays[0][100:300].astype(float), arrays[0][800:].astype(float)
     assert len(np.unique(loud.argmax(axis=1))) == 1 and (loud.max(axis=1) > silent.max() + 3).all()
     assert np.ptp(silent) < 1e-3
+
+
+def test_a_mixture_holds_both_clips() -> None:
+    generator = np.random.default_rng(0)
+    log_mel = torch.from_numpy(generator.normal(size=(6, 20, 4)).astype(np.float32))
+    labels = torch.eye(6)
+    torch.manual_seed(0)
+    mixed, united = mix_clips(log_mel, labels, 0.5)
+    changed = (mixed != log_mel).any(dim=(1, 2))
+    assert 0 < changed.sum() < 6
+    for row in range(6):
+        parts = united[row].nonzero()[:, 0].tolist()
+        assert row in parts
+        if changed[row]:  # a clip may also be laid over itself, and is then twice as loud
+            energy = log_mel.exp()[parts].sum(dim=0) * (2 if len(parts) == 1 else 1)
+            torch.testing.assert_close(mixed[row].exp(), energy, rtol=1e-4, atol=1e-5)
+        else:
+            assert parts == [row]
+    assert all(torch.equal(a, b) for a, b in zip(mix_clips(log_mel, labels, 0.0), (log_mel, labels), strict=True))

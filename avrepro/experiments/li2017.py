@@ -19,7 +19,7 @@ from avrepro.features.objects import (
     Recogniser,
     drawn_recogniser,
     imagenet_recogniser,
-    key_frame_embeddings,
+    key_frame_objects,
     key_frame_times,
 )
 from avrepro.features.store import ClipArrays, Feature, extract
@@ -67,7 +67,7 @@ class Inputs:
     corpus: Corpus
     log_mel: ClipArrays  # each [2000, 60]
     key_times: ClipArrays  # each [k], s
-    embeddings: ClipArrays  # each [k, d]
+    pooled: ClipArrays  # each [k, d]
     network: Backbone
     video_seconds: float  # a clip, decoding to pooled features; measured on a few clips without the cache
 
@@ -133,22 +133,22 @@ def load_inputs(parameters: LightweightFusion) -> Inputs:
     )
     key_times, corpus = extract(times_feature, corpus)
     times = dict(zip((clip.id for clip in corpus.clips), key_times, strict=True))
-    looking = key_frame_embeddings(network, times, times_feature, profile.frame_size)
-    embeddings, corpus = extract(looking, corpus)
+    looking = key_frame_objects(network, times, times_feature, profile.frame_size)
+    pooled, corpus = extract(looking, corpus)
     log_mel, usable = extract(log_mel_feature(), corpus)
     if not usable.clips:
         reasons = "\n".join(f"  {clip.id}: {clip.reason}" for clip in usable.missing)
         raise CorpusError(f"no clip of {parameters.corpus} can be used:\n{reasons}")
     heard = {clip.id for clip in usable.clips}
     kept = [row for row, clip in enumerate(corpus.clips) if clip.id in heard]
-    key_times, embeddings = (ClipArrays(tuple(array.paths[row] for row in kept)) for array in (key_times, embeddings))
+    key_times, pooled = (ClipArrays(tuple(array.paths[row] for row in kept)) for array in (key_times, pooled))
     sample = usable.clips[:: max(1, len(usable.clips) // 8)][:8]
     start = time.monotonic()
     for clip in sample:
         times_feature.compute(times_feature.read(clip))
         looking.compute(looking.read(clip))
     seconds = (time.monotonic() - start) / len(sample)
-    return Inputs(parameters, usable, log_mel, key_times, embeddings, network, seconds)
+    return Inputs(parameters, usable, log_mel, key_times, pooled, network, seconds)
 
 
 def run_branches(inputs: Inputs) -> Branches:
@@ -160,7 +160,7 @@ def run_branches(inputs: Inputs) -> Branches:
     if inputs.trains:
         train, validation = (_labelled(inputs, split) for split in ("train", "validation"))
         settings = (inputs.corpus.classes, profile.crnn)
-        audio = train_audio(train, validation, *settings, profile.optimisation, parameters.seed, device)
+        audio = train_audio(train, validation, *settings, profile.optimisation, parameters.seed, device, profile.mixing)
         if profile.optimisation != PAPER_OPTIMISATION:
             told = replace(PAPER_OPTIMISATION, epochs=profile.papers_optimisation_epochs)
             papers = train_audio(train, validation, *settings, told, parameters.seed, device)
@@ -174,7 +174,7 @@ def run_branches(inputs: Inputs) -> Branches:
     memory = {"audio": _peak_memory()}
 
     recogniser = _recogniser(inputs)
-    probabilities = recogniser.probabilities(inputs.embeddings[:])  # (clips, k, objects)
+    probabilities = recogniser.probabilities(inputs.pooled[:])  # (clips, k, objects)
     objects = clip_objects(probabilities)
     needed = {word for phrase in (*recogniser.objects, *classes) for word in words_of(phrase)}
     large = profile.words == "glove.840B.300d"
@@ -187,6 +187,7 @@ def run_branches(inputs: Inputs) -> Branches:
         fusion = fit_fusion(
             inputs.corpus.targets()[rows], audio_scores[rows], video_scores[rows], audio.thresholds, parameters.seed
         )
+        say(f"checkpoint of both branches and their fusion: {fusion.save(audio)}")
     words = phrase_vectors([*recogniser.objects, *classes], vectors)
     return Branches(
         classes, audio, papers, audio_scores, recogniser, objects, similarity, words, video_scores, fusion, memory

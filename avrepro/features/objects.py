@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import numpy as np
@@ -12,6 +14,7 @@ from torch import nn
 
 from avrepro import digests
 from avrepro.corpora.base import Clip
+from avrepro.encode import write_clip
 from avrepro.features.key_frames import dissimilarities, select_key_frames
 from avrepro.features.store import Feature
 from avrepro.files import atomic
@@ -19,6 +22,7 @@ from avrepro.home import home
 from avrepro.media import read_frames
 from avrepro.progress import say, track
 
+PICTURES_PER_SECOND = 12  # of the file that taught pictures go through; the demo world's rate
 DURATION = 10.0  # s of a clip that are looked at
 
 
@@ -31,10 +35,10 @@ class Backbone(Protocol):
     def maps(self, frames: np.ndarray) -> np.ndarray:
         """Convolutional maps of frames, [n, ...]."""
 
-    def embeddings(self, frames: np.ndarray) -> np.ndarray:
+    def pooled(self, frames: np.ndarray) -> np.ndarray:
         """Pooled features of frames, float32 [n, d]."""
 
-    def classify(self, embeddings: np.ndarray) -> np.ndarray:
+    def classify(self, pooled: np.ndarray) -> np.ndarray:
         """Probabilities of ``classes`` from pooled features, float32 [n, classes]."""
 
 
@@ -59,7 +63,7 @@ def key_frame_times(network: Backbone, rate: float, size: tuple[int, int], k: in
     return Feature("key-frames", "video", _digest(settings, "features/key_frames.py"), read, compute)
 
 
-def key_frame_embeddings(
+def key_frame_objects(
     network: Backbone, times: Mapping[str, np.ndarray], of_times: Feature, size: tuple[int, int] | None
 ) -> Feature:
     """Pooled features of each clip's key frames, float32 [k, d].
@@ -78,7 +82,7 @@ def key_frame_embeddings(
         return frames
 
     digest = _digest([network.name, size, of_times.digest])
-    return Feature(f"objects-{network.name}", "video", digest, read, network.embeddings)
+    return Feature(f"objects-{network.name}", "video", digest, read, network.pooled)
 
 
 @dataclass(frozen=True)
@@ -92,14 +96,14 @@ class Recogniser:
     network: Backbone
     accuracy: float  # share of held-out pictures whose largest object comes first; NaN where not measured
 
-    def probabilities(self, embeddings: np.ndarray) -> np.ndarray:
+    def probabilities(self, pooled: np.ndarray) -> np.ndarray:
         """float32 [..., d] -> [..., objects], rows summing to 1."""
-        flat = embeddings.reshape(-1, embeddings.shape[-1])
+        flat = pooled.reshape(-1, pooled.shape[-1])
         if self.weight is None:
             found = self.network.classify(flat)
         else:
             found = torch.softmax(torch.from_numpy(flat @ self.weight + self.bias), dim=1).numpy()
-        return found.reshape(*embeddings.shape[:-1], -1)
+        return found.reshape(*pooled.shape[:-1], -1)
 
 
 def imagenet_recogniser(network: Backbone) -> Recogniser:
@@ -111,8 +115,8 @@ def drawn_recogniser(network: Backbone, pictures: int, size: tuple[int, int], se
     """A linear probe on the network, taught the names of the drawn objects; for the demo world.
 
     ImageNet networks do not recognise drawings. The probe plays the part of the ImageNet classifier there: it
-    is taught from pictures that no clip shows, knows names of objects, and knows nothing of sounds. A tenth of
-    the pictures is held out and tells its accuracy.
+    is taught from pictures that no clip shows, encoded and read back like clips, knows names of objects, and
+    knows nothing of sounds. A tenth of the pictures is held out and tells its accuracy.
 
     :param pictures: drawn pictures to learn from, held-out ones included.
     :param size: height and width of the pictures, px.
@@ -120,16 +124,16 @@ def drawn_recogniser(network: Backbone, pictures: int, size: tuple[int, int], se
     from avrepro.corpora.demo.pictures import OBJECTS, object_pictures
 
     objects = tuple(OBJECTS)
-    key = _digest([network.name, pictures, size, seed], "corpora/demo")
+    key = _digest([network.name, pictures, size, seed], "corpora/demo", "encode.py")
     path = home() / "probes" / f"drawn-objects-{key[:16]}.npz"
     if not path.is_file():
         rng = np.random.default_rng(seed)
-        embeddings, presence = [], []
+        pooled, presence = [], []
         for done in track(range(0, pictures, 100), "drawn objects to learn from", unit="hundred pictures"):
-            frames, shares = object_pictures(min(100, pictures - done), rng, size)
-            embeddings.append(network.embeddings(frames))
+            frames, shares = object_pictures(min(100, pictures - done), rng)
+            pooled.append(network.pooled(_through_a_file(frames, size)))
             presence.append(shares)
-        weight, bias, accuracy = _fit_probe(np.concatenate(embeddings), np.concatenate(presence))
+        weight, bias, accuracy = _fit_probe(np.concatenate(pooled), np.concatenate(presence))
         say(f"probe of {len(objects)} drawn objects: {accuracy:.2f} of held-out pictures right")
         with atomic(path) as temporary:
             np.savez(temporary, weight=weight, bias=bias, accuracy=accuracy)
@@ -139,21 +143,30 @@ def drawn_recogniser(network: Backbone, pictures: int, size: tuple[int, int], se
         )
 
 
-def _fit_probe(embeddings: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-    """Multinomial logistic regression on shares, L2 1e-4 (full-batch L-BFGS); the last tenth is held out."""
-    held_out = len(embeddings) // 10
-    mean, deviation = embeddings.mean(axis=0), embeddings.std(axis=0) + 1e-6
-    inputs = torch.from_numpy((embeddings - mean) / deviation)
+def _through_a_file(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Pictures as they come out of a clip: encoded, decoded and scaled like key frames."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "pictures.mp4"
+        write_clip(path, frames, PICTURES_PER_SECOND, np.zeros(32000, dtype=np.float32), 32000)
+        times = (np.arange(len(frames)) + 0.5) / PICTURES_PER_SECOND
+        return read_frames(path, times=times, size=size)[0]
+
+
+def _fit_probe(pooled: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
+    """Multinomial logistic regression on shares, L2 1e-3 (full-batch L-BFGS); the last tenth is held out."""
+    held_out = len(pooled) // 10
+    mean, deviation = pooled.mean(axis=0), pooled.std(axis=0) + 1e-6
+    inputs = torch.from_numpy((pooled - mean) / deviation)
     targets = torch.from_numpy(presence)
     head = nn.Linear(inputs.shape[1], targets.shape[1])
     nn.init.zeros_(head.weight)  # the optimum of a convex problem does not depend on it
     nn.init.zeros_(head.bias)
-    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=200, line_search_fn="strong_wolfe")
+    optimiser = torch.optim.LBFGS(head.parameters(), max_iter=100, line_search_fn="strong_wolfe")
     learn, judge = slice(0, len(inputs) - held_out), slice(len(inputs) - held_out, None)
 
     def closure() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = nn.functional.cross_entropy(head(inputs[learn]), targets[learn]) + 1e-4 * head.weight.square().sum()
+        loss = nn.functional.cross_entropy(head(inputs[learn]), targets[learn]) + 1e-3 * head.weight.square().sum()
         loss.backward()
         return loss
 

@@ -43,16 +43,16 @@ class AlexNetInception:
         scale = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))  # torchvision's ImageNet statistics
         return self._run(self.conv5, frames, *scale)
 
-    def embeddings(self, frames: np.ndarray) -> np.ndarray:
+    def pooled(self, frames: np.ndarray) -> np.ndarray:
         """Pooled features before the classifier, float32 [n, 1536]."""
         network = self.inception
         half = ((0.5,) * 3, (0.5,) * 3)  # Inception's input is -1..1
         return self._run(lambda x: network.forward_head(network.forward_features(x), pre_logits=True), frames, *half)
 
-    def classify(self, embeddings: np.ndarray) -> np.ndarray:
+    def classify(self, pooled: np.ndarray) -> np.ndarray:
         """Probabilities of the 1000 classes, float32 [n, 1536] -> [n, 1000]."""
         with torch.inference_mode():
-            logits = self.inception.last_linear(torch.from_numpy(embeddings).to(self.device))
+            logits = self.inception.last_linear(torch.from_numpy(pooled).to(self.device))
             return logits.softmax(1).cpu().numpy()
 
     def _run(self, network: Any, frames: np.ndarray, mean: tuple, deviation: tuple) -> np.ndarray:

@@ -108,10 +108,21 @@ class EfficientNetLite0(nn.Module):
         network = self.network
         return self._run(frames, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
 
-    def classify(self, embeddings: np.ndarray) -> np.ndarray:
-        """Probabilities of the 1000 classes from :meth:`embeddings`, ``[n, 1280]`` -> ``[n, 1000]``."""
+    def pooled(self, frames: np.ndarray) -> np.ndarray:
+        """Mean and maximum over the last map's cells, ``[n, 2560]``: what fills the picture, and what is small."""
+        network = self.network
+
+        def both(images: Tensor) -> Tensor:
+            maps = network.forward_features(images)
+            return torch.cat([maps.mean(dim=(2, 3)), maps.amax(dim=(2, 3))], dim=1)
+
+        return self._run(frames, both)
+
+    def classify(self, pooled: np.ndarray) -> np.ndarray:
+        """Probabilities of the 1000 classes from the means in :meth:`pooled`, ``[n, 2560]`` -> ``[n, 1000]``."""
         with torch.inference_mode():
-            logits = self.network.classifier(torch.from_numpy(embeddings).to(self.device))
+            means = torch.from_numpy(pooled[:, :1280]).to(self.device)
+            logits = self.network.classifier(means)
             return logits.softmax(1).cpu().numpy()
 
     def maps(self, frames: np.ndarray, stage: int = 4) -> np.ndarray:

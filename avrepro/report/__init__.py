@@ -125,12 +125,28 @@ def check_executed(chapter: str, path: Path, allow_ci: bool = False) -> None:
         if table.empty:
             raise ResultsError(f"{chapter}: shows run {run}, which is not in the results store. Run the chapter again.")
         check_shown(table, allow_ci)
-    metadata = [output.get("metadata", {}) for output in _outputs(notebook)]
-    said = {one["scrapbook"]["name"] for one in metadata if "scrapbook" in one}
     prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    missing = set(re.findall(r"\{glue:text\}`([^`]+)`", prose)) - said
+    _check_said(chapter, set(re.findall(r"\{glue:text\}`([^`:]+)`", prose)), notebook)
+
+
+def check_page(page: Path, executed: dict[str, Path]) -> None:
+    """Stop a page of prose that names a number which no executed chapter (name -> notebook) says.
+
+    :raises ResultsError: names the page and the numbers.
+    """
+    named = re.findall(r"\{glue:text\}`(\w+)\.ipynb::(\w+):s`", page.read_text(encoding="utf-8"))
+    for chapter in dict.fromkeys(chapter for chapter, _ in named):
+        if chapter not in executed:
+            raise ResultsError(f"{page.name}: shows numbers of {chapter}, which is not in the book")
+        notebook = json.loads(executed[chapter].read_text(encoding="utf-8"))
+        _check_said(page.name, {name for one, name in named if one == chapter}, notebook)
+
+
+def _check_said(place: str, named: set[str], notebook: dict[str, Any]) -> None:
+    metadata = [output.get("metadata", {}) for output in _outputs(notebook)]
+    missing = named - {one["scrapbook"]["name"] for one in metadata if "scrapbook" in one}
     if missing:
-        raise ResultsError(f"{chapter}: numbers missing in the text: {', '.join(sorted(missing))}")
+        raise ResultsError(f"{place}: numbers missing in the text: {', '.join(sorted(missing))}")
 
 
 def _outputs(notebook: dict[str, Any]) -> Iterable[dict[str, Any]]:
