@@ -17,10 +17,10 @@ from avrepro.corpora.base import Clip, Corpus
 from avrepro.encode import write_clip
 from avrepro.evaluation import tagging_scores, tune_thresholds
 from avrepro.experiments.li2017 import fit_fusion, log_mel_feature
+from avrepro.experiments.li2017_profiles import PROFILES
 from avrepro.features.store import ClipArrays, extract
 from avrepro.models.li2017 import (
     CRNN,
-    PROFILES,
     AudioBranch,
     CheckpointError,
     CRNNConfig,

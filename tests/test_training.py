@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avrepro.models.li2017 import CRNN, PAPER_OPTIMISATION, CRNNConfig, mil_loss
+from avrepro.experiments.li2017_profiles import PAPER_OPTIMISATION
+from avrepro.models.li2017 import CRNN, CRNNConfig, mil_loss
 from avrepro.training import Fit, Optimisation, Verdict, choose_device, device_name, fit, predict
 
 CPU = torch.device("cpu")
