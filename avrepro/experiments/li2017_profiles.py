@@ -34,7 +34,7 @@ PAPER_OPTIMISATION = Optimisation(
 )
 # Clipping at 1e-3 with rate 0.1 moves the weights by about 1e-4 a step: with 600 clips (7 steps an epoch)
 # nothing is learnt. The demo world is trained by Adam with small batches instead.
-DEMO_OPTIMISATION = Optimisation("adam", learning_rate=2e-3, batch=12, epochs=28, decay=0.5, patience=2)
+DEMO_OPTIMISATION = Optimisation("adam", learning_rate=2e-3, batch=12, epochs=22, decay=0.5, patience=2)
 SMALL_CRNN = CRNNConfig(channels=(16, 32, 64), stride_time=5)
 
 PROFILES = {
@@ -54,7 +54,7 @@ PROFILES = {
         crnn=SMALL_CRNN,
         optimisation=DEMO_OPTIMISATION,
         mixing=0.5,
-        papers_optimisation_epochs=5,
+        papers_optimisation_epochs=4,
         frames_per_second=3.0,
         backbone="efficientnet-lite0",
         frame_size=(216, 288),
