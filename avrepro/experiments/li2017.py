@@ -272,7 +272,8 @@ def evaluate(inputs: Inputs, branches: Branches) -> Results:
                 for metric in ("loss", "validation_loss", "validation_score"):
                     run.add(name, "", metric, row[metric], step=int(row["epoch"]))
     run.add("audio", "", "peak_memory_mb", branches.peak_memory["audio"])
-    run.add("video", "", "recogniser_accuracy", branches.recogniser.accuracy)
+    if not np.isnan(branches.recogniser.accuracy):
+        run.add("video", "", "recogniser_accuracy", branches.recogniser.accuracy)
     return run.write()
 
 

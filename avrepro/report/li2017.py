@@ -397,8 +397,9 @@ def say_numbers(results: Results, null: Results | None = None) -> None:
         "gain_verdict": verdict(results.number("fused", "micro_f1_gain", split)),
         "improved": f"{sum(gain > 0 for gain in gains)} of {len(labels)}",
         "video_weighted": f"{len(weighted)} of {len(labels)} ({', '.join(weighted) or 'none'})",
-        "recogniser": percent(results.number("video", "recogniser_accuracy")),
     }
+    if len(results.select(metric="recogniser_accuracy")):
+        texts["recogniser"] = percent(results.number("video", "recogniser_accuracy"))
     if null is not None:
         place = splits_of(null)[-1]
         texts["true_objects_gain"] = percent(results.number("fused, true objects", "micro_f1_gain", split), signed=True)
