@@ -20,6 +20,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from avrepro import digests, results, runs
+from avrepro.parameters import check
 from avrepro.report import check_executed
 from avrepro.results import ResultsError
 
@@ -189,7 +190,7 @@ def test_numbers_in_sentences_are_those_of_the_store(html: Path, executed: Path)
             said = "".join(output["data"]["text/plain"])
             assert ast.literal_eval(said) in text, f"{output['metadata']['scrapbook']['name']} is not on the page"
     found = results.read().select(chapter=CHAPTER, profile="ci", corpus="demo", split="test", label="")
-    digest = results.passport_digest(CHAPTER, json.loads(found.iloc[-1]["parameters"]))
+    digest = results.passport_digest(CHAPTER, check(CHAPTER, {"profile": "ci"}).model_dump())
     row = found[(found["digest"] == digest) & (found["system"] == "audio") & (found["metric"] == "micro_f1")].iloc[0]
     low, high = (f"{100 * row[end]:.1f}" for end in ("low", "high"))
     assert f"reaches a micro F1 of {100 * row['value']:.1f} [{low}, {high}] % on the test clips" in text
