@@ -297,9 +297,11 @@ def _with_planted_truth(inputs: Inputs, branches: Branches) -> dict[str, np.ndar
     """The fusion with parts of the picture branch replaced by what was planted: tells which part loses what.
 
     ``true objects``: the recogniser makes no mistake, its objects go through the words as always. ``true sources``:
-    the words make none either, a class has 1 where one of its sources is in view in a key frame.
+    the words make none either, a class has 1 where an object that can be its source is in view in a key frame. Classes
+    that share an object (Train and Train horn, say) all have it: no eye could tell them apart.
     """
     from avrepro.corpora.demo.description import load_world_description
+    from avrepro.corpora.demo.pictures import SIGHTS
 
     sight = pd.read_parquet(inputs.corpus.strong / "sight.parquet")  # type: ignore[operator]
     sight = sight.assign(area=sight["w"] * sight["h"] * sight["visible"])
@@ -312,8 +314,7 @@ def _with_planted_truth(inputs: Inputs, branches: Branches) -> dict[str, np.ndar
         for k, time_of in enumerate(inputs.key_times[row]):
             for seen in getattr(views.get((clip.id, round(time_of * rate))), "itertuples", tuple)():
                 objects[row, k, column[seen.object]] += seen.area
-                if seen.label in branches.classes:
-                    sources[row, branches.classes.index(seen.label)] = 1
+                sources[row, [seen.object in SIGHTS[name] for name in branches.classes]] = 1
     for axis in (2, (1, 2)):  # shares in each key frame, then in the clip; a view of nothing stays nothing
         totals = objects.sum(axis=axis, keepdims=True)
         objects = np.divide(objects, totals, out=np.zeros(shape), where=totals > 0)
