@@ -26,6 +26,18 @@ class Clip:
 
 
 @dataclass(frozen=True)
+class ListedClip:
+    """A part of a public video with its weak labels, as an official list names it; its file may not be here."""
+
+    id: str  # video, start and end, for example "-5QrBL6MzLg_60.000_70.000"
+    video: str  # YouTube's id of 11 characters; may begin with "-"
+    start: float  # s in the video
+    end: float  # s
+    split: str  # one of SPLITS
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class MissingClip:
     """A clip that a corpus names and that cannot be used, with the reason a person can act on."""
 
