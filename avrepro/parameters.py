@@ -22,6 +22,7 @@ class Parameters(BaseModel):
     profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    dry: bool = False  # two training steps, to see that a profile runs; the numbers are never shown
 
 
 class LightweightFusion(Parameters):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ COMMITTED = digests.ROOT / "results"  # numbers of runs that the default build c
 NUMBER = ("system", "split", "metric", "label", "step", "value", "low", "high", "interval", "threshold_rule")
 PASSPORT = (
     "run", "chapter", "corpus", "corpus_digest", "profile", "seed", "parameters", "clips", "missing",
-    "device", "seconds", "digest", "code_digest", "dependencies_digest", "commit", "versions", "time",
+    "device", "seconds", "digest", "parts", "code_digest", "dependencies_digest", "commit", "versions", "time",
 )  # fmt: skip
 KEY = ["run", "system", "split", "metric", "label", "step"]
 
@@ -45,12 +45,15 @@ class Run:
     :param parameters: the chapter's checked parameters, as plain values.
     :param corpus: what was scored.
     :param device: ``"cpu"`` or the GPU's name.
+    :param parts: for results that are committed: the source files and folders that their numbers depend on, so
+        that other code can change without making them stale. None: all code, manifests and locked dependencies.
     """
 
     chapter: str
     parameters: Mapping[str, Any]
     corpus: Corpus
     device: str = "cpu"
+    parts: tuple[str, ...] = ()
     rows: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -61,8 +64,8 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """Digest of code, parameters and locked dependencies."""
-        return passport_digest(self.chapter, self.parameters)
+        """Digest of code, parameters and dependencies."""
+        return passport_digest(self.chapter, self.parameters, self.parts)
 
     def add(
         self,
@@ -112,6 +115,7 @@ class Run:
             "device": self.device,
             "seconds": round(time.monotonic() - self.started, 3),
             "digest": self.digest,
+            "parts": json.dumps(self.parts),
             "code_digest": digests.code(),
             "dependencies_digest": digests.dependencies(),
             "commit": digests.commit(),
@@ -179,27 +183,40 @@ def read(run: str | None = None, folders: tuple[Path, ...] | None = None) -> Res
     return Results(pd.concat(tables, ignore_index=True).drop_duplicates(KEY))
 
 
-def passport_digest(chapter: str, parameters: Mapping[str, Any]) -> str:
-    """Digest of everything but the data: the package's code, the parameters, locked dependencies, manifests."""
+def passport_digest(chapter: str, parameters: Mapping[str, Any], parts: Sequence[str] = ()) -> str:
+    """Digest of everything but the data: the package's code, the parameters, locked dependencies, manifests.
+
+    With ``parts``: of those parts of the code, the parameters, and the versions of the packages that compute.
+    """
+    if parts:
+        return digests.of_values([chapter, dict(parameters), digests.code(*parts), digests.versions()])
     return digests.of_values([chapter, dict(parameters), digests.code(), digests.dependencies(), digests.manifests()])
+
+
+def is_stale(row: pd.Series) -> bool:
+    """Whether a number is older than the code, parameters or dependencies that make it; for any row of a table."""
+    parts = json.loads(row["parts"])
+    return bool(row["digest"] != passport_digest(row["chapter"], json.loads(row["parameters"]), parts))
 
 
 def check_shown(table: pd.DataFrame, allow_ci: bool = False) -> None:
     """Stop where a number may not stand in the book.
 
+    A committed number that is stale may: it is shown as stale, since the default build cannot make it anew.
+
     :raises ResultsError: if there is no number, if it is older than its code, parameters, manifests or
-        dependencies, or if a ``ci`` number would be shown.
+        dependencies, or if a ``ci`` number or one of a dry run would be shown.
     """
     if table.empty:
         raise ResultsError("no results to show: the run is not in the store. Run the chapter again.")
-    for (chapter, run, profile, digest, parameters), _ in table.groupby(
-        ["chapter", "run", "profile", "digest", "parameters"]
-    ):
-        if profile == "ci" and not allow_ci:
-            raise ResultsError(f"{chapter}, run {run}: profile ci checks the machinery, its numbers are not shown")
-        if digest != passport_digest(chapter, json.loads(parameters)):
-            raise ResultsError(
-                f"{chapter}, run {run}: older than today's code, manifests or dependencies. Run the chapter again."
-            )
+    for _, rows in table.groupby(["chapter", "run", "profile", "digest", "parameters"]):
+        first = rows.iloc[0]
+        place = f"{first['chapter']}, run {first['run']}"
+        if json.loads(first["parameters"]).get("dry"):
+            raise ResultsError(f"{place}: a dry run checks the machinery, its numbers are never shown")
+        if first["profile"] == "ci" and not allow_ci:
+            raise ResultsError(f"{place}: profile ci checks the machinery, its numbers are not shown")
+        if is_stale(first) and not json.loads(first["parts"]):
+            raise ResultsError(f"{place}: older than today's code, manifests or dependencies. Run the chapter again.")
     if table["value"].isna().all():
         raise ResultsError("all numbers are missing (not a number)")

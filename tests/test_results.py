@@ -17,7 +17,7 @@ import pytest
 from avrepro import digests, results
 from avrepro.corpora.base import Clip, Corpus, MissingClip
 from avrepro.evaluation import Interval
-from avrepro.results import NUMBER, PASSPORT, Results, ResultsError, Run, check_shown, read
+from avrepro.results import NUMBER, PASSPORT, Results, ResultsError, Run, check_shown, is_stale, read
 
 PARAMETERS = {"profile": "demo", "seed": 3, "corpus": "folder"}
 
@@ -146,6 +146,34 @@ def test_what_may_stand_in_the_book(tmp_path: Path, monkeypatch: pytest.MonkeyPa
             check_shown(table)
         monkeypatch.undo()
     check_shown(table)
+
+
+def test_a_dry_run_is_never_shown(tmp_path: Path) -> None:
+    table = run_of(profile="ci", dry=True).write(tmp_path).table
+    with pytest.raises(ResultsError, match="dry run checks the machinery"):
+        check_shown(table, allow_ci=True)
+    check_shown(run_of(dry=False).write(tmp_path).table)
+
+
+def test_committed_numbers_go_stale_by_their_own_parts_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = replace(run_of(), parts=("media.py", "evaluation"))
+    row = run.write(tmp_path).table.iloc[0]
+    assert not is_stale(row)
+    truth = digests.code
+    for part, stale in (("media.py", True), ("evaluation", True), ("cli.py", False)):
+        with monkeypatch.context() as patch:
+            changed = lambda *parts: truth(*parts) + ("changed" if part in parts else "")  # noqa: B023, E731
+            patch.setattr(digests, "code", changed)
+            assert is_stale(row) == stale
+            check_shown(row.to_frame().T)  # told, and no reason to stop
+    for part in ("dependencies", "manifests"):  # of other chapters, perhaps
+        with monkeypatch.context() as patch:
+            patch.setattr(digests, part, lambda: "changed")
+            assert not is_stale(row)
+    monkeypatch.setattr(digests, "versions", lambda: {"torch": "3.0"})
+    assert is_stale(row)
+    with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
+        replace(run, parts=("nothing.py",)).write(tmp_path)
 
 
 def test_nan_survives(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from gensim.models import KeyedVectors
 
 from avrepro.features.words import (
     clip_objects,
+    corrected_similarities,
     load_glove_text,
     map_objects_to_events,
     packaged_glove,
@@ -62,6 +63,27 @@ def test_packaged_glove_whole_and_quick() -> None:
     few = packaged_glove(["siren", "skateboard"])
     for word in ("siren", "skateboard"):
         np.testing.assert_array_equal(few[word], whole[word])
+
+
+def test_corrected_similarities_are_cosines_less_mean_and_first_component() -> None:
+    from sklearn.decomposition import PCA
+
+    whole = packaged_glove()
+    found = corrected_similarities(OBJECTS, EVENTS, whole)
+    # 20,000 words tell the common direction of all 400,000 well enough for a check of sign, order and size
+    sample = PCA(1).fit(whole.vectors[np.random.default_rng(0).choice(400_000, 20_000, replace=False)])
+    for row, thing in enumerate(OBJECTS):
+        for column, event in enumerate(EVENTS):
+            sums = []
+            for phrase in (thing, event):
+                words = np.stack([whole[word] for word in words_of(phrase)])
+                sums.append((words - sample.mean_ - sample.transform(words) @ sample.components_).sum(axis=0))
+            cosine = sums[0] @ sums[1] / np.linalg.norm(sums[0]) / np.linalg.norm(sums[1])
+            assert found[row, column] == pytest.approx(cosine, abs=0.02)
+    assert np.abs(found - similarities(OBJECTS, EVENTS, whole)).max() > 0.1  # it is a correction
+    unknown = corrected_similarities([*OBJECTS, "xqzzyq"], EVENTS, whole)
+    assert np.isneginf(unknown[-1]).all()
+    np.testing.assert_allclose(unknown[:-1], found, atol=1e-6)
 
 
 LINES = [

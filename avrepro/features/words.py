@@ -160,6 +160,22 @@ def similarities(objects: Sequence[str], events: Sequence[str], vectors: KeyedVe
     return np.minimum(cosine, 1.0)
 
 
+def corrected_similarities(objects: Sequence[str], events: Sequence[str], vectors: KeyedVectors) -> np.ndarray:
+    """:func:`similarities` of word vectors less what all words share; ours, beside the paper's plain vectors.
+
+    Word vectors share a mean and a first principal component that tell how frequent a word is rather than what it
+    means; both are removed (Mu & Viswanath 2018, "All-but-the-top", section 2.2, with D = 1).
+
+    vectors: mean and component are those of all its words: give the whole vocabulary where memory allows.
+    """
+    table = vectors.vectors.astype(np.float64)
+    table -= table.mean(axis=0)
+    common = np.linalg.eigh(table.T @ table)[1][:, -1]  # eigenvalues ascend
+    needed = sorted({word for phrase in (*objects, *events) for word in words_of(phrase) if word in vectors})
+    kept = table[[vectors.key_to_index[word] for word in needed]]
+    return similarities(objects, events, _keyed(needed, (kept - np.outer(kept @ common, common)).astype(np.float32)))
+
+
 def map_objects_to_events(object_probabilities: np.ndarray, similarity: np.ndarray) -> np.ndarray:
     """Each object gives its probability to its nearest sound event (section 2.2.2).
 
