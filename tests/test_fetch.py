@@ -3,47 +3,61 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
+import shutil
 import socket
+import subprocess
+import sys
+import tempfile
 import threading
+import zipfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from urllib.parse import urlparse
+from typing import Any
 
 import pytest
-from pydantic import ValidationError
+import yaml
 
-from avrepro import fetch as fetching
-from avrepro.fetch import FetchError, RemoteFile, WrongHash, fetch, remote_files, verify
+from avrepro import manifests
+from avrepro.fetch import FetchError, WrongHash, at_hand, check, fetch, fetch_all, find, whereabouts
+from avrepro.manifests import ManifestError
 
 NAME = "weights-0123.bin"
-GOOD = b"weights " * 5000
-HASH = hashlib.sha256(GOOD).hexdigest()
+GOOD = bytes(range(256)) * 200  # 51,200 bytes
+SHA256 = hashlib.sha256(GOOD).hexdigest()
 
 
 class Server:
-    """A server on the loopback that answers from a list: bytes, or a status for an error."""
+    """A server on the loopback. A path answers from its list: bytes, an error's status, or half of the bytes."""
 
     def __init__(self) -> None:
-        self.answers: list[bytes | int] = []
-        self.asked = 0
+        self.answers: dict[str, list[bytes | int | tuple[bytes]]] = {}
+        self.asked: Counter[str] = Counter()
         server = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.asked += 1
-                answer = server.answers[min(server.asked, len(server.answers)) - 1]
-                body = answer if isinstance(answer, bytes) else b"an error"
-                self.send_response(200 if isinstance(answer, bytes) else answer)
+                name = self.path[1:]
+                answers = server.answers.get(name, [404])
+                answer = answers[min(server.asked[name], len(answers) - 1)]
+                server.asked[name] += 1
+                if isinstance(answer, int):
+                    self.send_error(answer)
+                    return
+                body = answer[0] if isinstance(answer, tuple) else answer
+                self.send_response(200)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
-                self.wfile.write(body)
+                self.wfile.write(body[: len(body) // 2] if isinstance(answer, tuple) else body)
 
             def log_message(self, *words: object) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.address = f"http://127.0.0.1:{self.http.server_port}/{NAME}"
+        self.root = f"http://127.0.0.1:{self.http.server_port}"
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
@@ -67,16 +81,24 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def manifest(tmp_path: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
-    """Write a manifest with one file; returns where that file is kept."""
+    """Write the manifest of source ``made``; returns where its (first) file is kept."""
+    (tmp_path / "data_manifests").mkdir()
+    monkeypatch.setattr(manifests, "FOLDER", tmp_path / "data_manifests")
 
-    def write(address: str, sha256: str = HASH) -> Path:
-        known = f"sha256: '{sha256}'" if sha256 else "unverifiable: nobody says"
-        lines = [f"{NAME}:", "  what: a test", f"  address: {address}", "  licence: none", f"  {known}", ""]
-        (tmp_path / "manifest.yaml").write_text("\n".join(lines))
-        return home / "downloads" / NAME
+    def write(*files: dict[str, Any], **more: Any) -> Path:
+        entries = {"what": "made", "page": "https://a.org", "licence": "none", "bibtex": "@misc{a, title = {A}}"}
+        (tmp_path / "data_manifests" / "made.yaml").write_text(yaml.safe_dump({**entries, "files": [*files], **more}))
+        return home / "downloads" / "made" / files[0]["name"]
 
-    monkeypatch.setattr(fetching, "manifest_path", lambda name: tmp_path / name)
     return write
+
+
+def one(*addresses: Any, **changes: Any) -> dict[str, Any]:
+    return {"name": NAME, "addresses": [*addresses], "size": len(GOOD), "sha256": SHA256} | changes
+
+
+def left(kept: Path) -> list[str]:
+    return sorted(path.name for path in kept.parent.iterdir()) if kept.parent.is_dir() else []
 
 
 def closed_port() -> int:
@@ -85,117 +107,285 @@ def closed_port() -> int:
         return free.getsockname()[1]
 
 
-def left(kept: Path) -> list[str]:
-    return [path.name for path in kept.parent.iterdir()] if kept.parent.is_dir() else []
-
-
-def test_the_manifest_of_weights() -> None:
-    entries = remote_files()
-    assert {"alexnet-owt-7be5be79.pth", "inceptionv4-8e4777a0.pth", "glove.840B.300d.zip"} <= set(entries)
-    for name, entry in entries.items():
-        parts = urlparse(entry.address)
-        assert parts.scheme == "https" and parts.path.endswith(name)
-        assert entry.what and entry.licence and bool(entry.sha256) != bool(entry.unverifiable)
-        if name.endswith(".pth"):  # torch-hub names carry the first digits
-            assert entry.sha256.startswith(name.rsplit("-", 1)[1].removesuffix(".pth"))
+def test_from_the_network_once_and_then_from_the_cache(server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers["a"] = [GOOD]
+    kept = manifest(one(f"{server.root}/a"))
+    assert find("made") is None and not at_hand("made") and whereabouts("made") == "no"
+    assert fetch("made") == kept and kept.read_bytes() == GOOD and left(kept) == [NAME]
+    assert fetch("made", NAME) == find("made", NAME) == kept and server.asked["a"] == 1
+    assert at_hand("made") and whereabouts("made") == "cache"
 
 
 @pytest.mark.parametrize(
-    ("changes", "expected"),
+    "known",
     [
-        ({"sha256": "XY"}, "sha256"),
-        ({"sha256": 12345678}, "sha256"),
-        ({"md5": "0"}, "md5"),
-        ({"licence": None}, "licence"),
-        ({"sha256": ""}, "no hash"),
-        ({"unverifiable": "why"}, "no hash"),
+        {"sha256_prefix": SHA256[:8]},
+        {"sha1": hashlib.sha1(GOOD).hexdigest()},
+        {"unverifiable": "nobody says"},
+        {"unverifiable": "nobody says", "size": None},
     ],
 )
-def test_a_wrong_entry_is_refused(changes: dict, expected: str) -> None:
-    with pytest.raises(ValidationError, match=expected):
-        RemoteFile(**{"what": "a", "address": "b", "licence": "c", "sha256": "0a", **changes})
-
-
-def test_no_such_entry() -> None:
-    with pytest.raises(FetchError, match=r"weights.yaml has no file 'x.pth', only alexnet"):
-        fetch("x.pth")
-
-
-def test_from_the_network_once(server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers = [GOOD]
-    kept = manifest(server.address)
-    assert fetch(NAME, "manifest.yaml") == kept and kept.read_bytes() == GOOD
-    assert fetch(NAME, "manifest.yaml") == kept and server.asked == 1  # then from the cache
-    assert left(kept) == [NAME]
-
-
-@pytest.mark.parametrize("sha256", [HASH[:8], ""])
-def test_a_prefix_of_the_hash_or_none(sha256: str, server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers = [GOOD]
-    kept = manifest(server.address, sha256)
-    assert fetch(NAME, "manifest.yaml").read_bytes() == GOOD and left(kept) == [NAME]
+def test_other_ways_to_check(known: dict[str, Any], server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers["a"] = [GOOD]
+    kept = manifest(one(f"{server.root}/a", **{"sha256": "", **known}))
+    assert fetch("made").read_bytes() == GOOD and left(kept) == [NAME]
+    server.answers["a"] = [bad := GOOD[:-1]]
+    kept.unlink()
+    if known.get("size", 0) is None:
+        assert fetch("made").read_bytes() == bad  # nothing is known that could tell
+    else:
+        with pytest.raises(FetchError, match="wrong both times"):
+            fetch("made")
+        assert left(kept) == []
 
 
 def test_from_the_mirror_first(
     server: Server, manifest: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.answers = [GOOD]
-    kept = manifest(server.address)
-    mirror = tmp_path / "mirror"
-    monkeypatch.setenv("AVREPRO_MIRROR", str(mirror))
-    assert fetch(NAME, "manifest.yaml") == kept and server.asked == 1  # it is not there
-    (mirror / "deep").mkdir(parents=True)
-    (mirror / "deep" / NAME).write_bytes(GOOD)
-    assert fetch(NAME, "manifest.yaml") == mirror / "deep" / NAME and server.asked == 1
-    (mirror / "deep" / NAME).write_bytes(b"other")
-    with pytest.raises(WrongHash, match=f"{NAME}: SHA-256 should begin with {HASH}"):
-        fetch(NAME, "manifest.yaml")
+    server.answers["a"] = [GOOD]
+    kept = manifest(one(f"{server.root}/a"))
+    folder = tmp_path / "mirror" / "made"
+    monkeypatch.setenv("AVREPRO_MIRROR", str(folder.parent))
+    assert fetch("made") == kept and server.asked["a"] == 1  # it is not in the mirror
+    folder.mkdir(parents=True)
+    (folder / NAME).write_bytes(GOOD)
+    assert fetch("made") == find("made") == folder / NAME
+    kept.unlink()
+    assert fetch("made") == folder / NAME and server.asked["a"] == 1 and whereabouts("made") == "mirror"
+    (folder / NAME).write_bytes(b"other")
+    with pytest.raises(WrongHash, match=f"{NAME}: expected SHA-256 {SHA256}, found .* delete it and fetch again"):
+        fetch("made")
+    assert server.asked["a"] == 1
+
+
+def test_a_mirror_may_hold_a_source_under_another_name(
+    manifest: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest(one("http://a.org/a", name="deep/a.bin"), mirror="other/place")
+    path = tmp_path / "other" / "place" / "deep" / "a.bin"
+    path.parent.mkdir(parents=True)
+    path.write_bytes(GOOD)
+    monkeypatch.setenv("AVREPRO_MIRROR", str(tmp_path))
+    assert fetch("made") == path and check("made").good == ["deep/a.bin"]
 
 
 def test_damaged_once(server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers = [GOOD[:-1], GOOD]
-    kept = manifest(server.address)
-    assert fetch(NAME, "manifest.yaml").read_bytes() == GOOD and server.asked == 2
-    assert left(kept) == [NAME]
+    server.answers["a"] = [b"X" + GOOD[1:], GOOD]
+    kept = manifest(one(f"{server.root}/a"))
+    assert fetch("made").read_bytes() == GOOD and server.asked["a"] == 2 and left(kept) == [NAME]
 
 
-def test_wrong_twice(server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers = [b"first", b"second", GOOD]
-    kept = manifest(server.address)
+def test_wrong_is_fetched_exactly_twice(server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers["a"] = [b"first", b"second", GOOD]
+    kept = manifest(one(f"{server.root}/a"))
     with pytest.raises(FetchError) as caught:
-        fetch(NAME, "manifest.yaml")
+        fetch("made")
     message = str(caught.value)
-    assert HASH in message and hashlib.sha256(b"second").hexdigest() in message
-    assert server.address in message and str(kept) in message and server.asked == 2
-    assert left(kept) == []
+    assert SHA256 in message and hashlib.sha256(b"second").hexdigest() in message and "twice" in message
+    assert server.root in message and str(kept) in message
+    assert server.asked["a"] == 2 and left(kept) == []
+
+
+def test_cut_short_on_its_way(server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers["a"] = [(GOOD,)]
+    kept = manifest(one(f"{server.root}/a"))
+    with pytest.raises(FetchError, match=f"{len(GOOD) // 2} bytes read"):
+        fetch("made")
+    assert left(kept) == [] and find("made") is None
 
 
 @pytest.mark.parametrize("status", [404, 503])
 def test_the_server_says_no(status: int, server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers = [status]
-    kept = manifest(server.address)
+    server.answers["a"] = [status]
+    kept = manifest(one(f"{server.root}/a"))
     with pytest.raises(FetchError, match=str(status)):
-        fetch(NAME, "manifest.yaml")
+        fetch("made")
     assert left(kept) == []
 
 
+def test_addresses_are_tried_in_order(server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers |= {"wrong": [b"wrong"], "good": [GOOD], "never": [GOOD]}
+    names = ("gone", "wrong", "good", "never")
+    kept = manifest(one(f"http://127.0.0.1:{closed_port()}/x", *(f"{server.root}/{name}" for name in names)))
+    assert fetch("made").read_bytes() == GOOD and left(kept) == [NAME]
+    assert server.asked == {"gone": 1, "wrong": 2, "good": 1}
+
+
 def test_no_network(manifest: Callable[..., Path]) -> None:
-    address = f"http://127.0.0.1:{closed_port()}/{NAME}"
-    kept = manifest(address)
+    root = f"127.0.0.1:{closed_port()}"
+    kept = manifest(one(f"http://{root}/a", f"http://{root}/b"))
     with pytest.raises(FetchError) as caught:
-        fetch(NAME, "manifest.yaml")
+        fetch("made")
     message = str(caught.value)
-    assert f"{address} cannot be fetched" in message and f"put the file at {kept}" in message
-    assert "AVREPRO_MIRROR" in message and left(kept) == []
+    assert message.count(f"no connection to {root}; is there a network?") == 2
+    assert f"Put it at {kept}, or at made/{NAME}" in message and "AVREPRO_MIRROR" in message and left(kept) == []
 
 
-def test_a_kept_file_that_has_changed(server: Server, manifest: Callable[..., Path]) -> None:
-    kept = manifest(server.address)
+def test_a_kept_file_that_has_changed(manifest: Callable[..., Path]) -> None:
+    kept = manifest(one("http://a.org/a"))
     kept.parent.mkdir(parents=True)
     kept.write_bytes(b"changed")
-    with pytest.raises(FetchError, match="delete it and fetch again") as caught:
-        fetch(NAME, "manifest.yaml")
-    assert HASH in str(caught.value) and hashlib.sha256(b"changed").hexdigest() in str(caught.value)
-    entry = remote_files("manifest.yaml")[NAME]
-    kept.write_bytes(GOOD)
-    verify(kept, entry)
+    found = hashlib.sha256(b"changed").hexdigest()
+    for call in (fetch, find):
+        with pytest.raises(WrongHash, match=f"{NAME}: expected SHA-256 {SHA256}, found {found} .7 bytes"):
+            call("made")
+    checked = check("made")
+    assert list(checked.corrupt) == [NAME] and checked.corrupt[NAME].expected.endswith(SHA256)
+    assert kept.read_bytes() == b"changed"  # what lies there is never removed
+
+
+def test_no_such_source_or_file(manifest: Callable[..., Path]) -> None:
+    manifest(one("http://a.org/a"), one("http://a.org/b", name="b"))
+    with pytest.raises(ManifestError, match="there is no source 'nope', only made"):
+        fetch("nope")
+    with pytest.raises(ManifestError, match=rf"2 files \({NAME}, b\); which is meant by 'c'"):
+        fetch("made", "c")
+    with pytest.raises(ManifestError, match="which is meant by None"):
+        find("made")
+
+
+def test_all_files_of_a_source(server: Server, manifest: Callable[..., Path]) -> None:
+    bodies = {f"folder {k}/{k}.bin": b"%d" % k * 100 for k in range(20)}
+    server.answers = {f"{k}": [body] for k, body in enumerate(bodies.values())}
+    files = [
+        {"name": name, "addresses": [f"{server.root}/{k}"], "sha256": hashlib.sha256(body).hexdigest()}
+        for k, (name, body) in enumerate(bodies.items())
+    ]
+    manifest(*files)
+    paths = fetch_all("made", jobs=4)
+    assert {name: path.read_bytes() for name, path in paths.items()} == bodies
+    assert fetch_all("made") == paths and set(server.asked.values()) == {1}
+    next(iter(paths.values())).unlink()
+    assert whereabouts("made") == "partly" and check("made").missing == ["folder 0/0.bin"]
+
+
+def test_files_without_an_address(server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers["a"] = [GOOD]
+    files = [one(name="hand/1"), one(f"{server.root}/a"), one(name="hand/2")]
+    kept = manifest(*files, by_hand="Ask the author.")
+    with pytest.raises(FetchError, match=r"hand/1 has no public address\. Ask the author\. Put it at .*hand/1"):
+        fetch("made", "hand/1")
+    with pytest.raises(FetchError, match=r"made/hand/1 \(of 2 such files the first\) has no public address"):
+        fetch_all("made")
+    assert find("made", NAME) is not None  # all others are there first
+    kept.parent.mkdir()
+    shutil.copy(fetch("made", NAME), kept)
+    shutil.copy(kept, kept.with_name("2"))
+    assert set(fetch_all("made")) == {"hand/1", NAME, "hand/2"}
+
+
+def test_a_file_inside_an_archive(server: Server, manifest: Callable[..., Path]) -> None:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("top/data/a.bin", GOOD)
+        archive.writestr("top/data/aa.bin", b"another")
+    server.answers |= {"z.zip": [packed.getvalue()], "bad.zip": [b"no archive"]}
+    kept = manifest(one({"archive": f"{server.root}/z.zip", "member": "data/a.bin"}))
+    assert fetch("made").read_bytes() == GOOD and left(kept) == [NAME]
+
+
+@pytest.mark.parametrize(("archive", "expected"), [("bad.zip", "not a zip archive"), ("z.zip", "expected one b.bin")])
+def test_an_archive_that_does_not_hold_it(
+    archive: str, expected: str, server: Server, manifest: Callable[..., Path]
+) -> None:
+    packed = io.BytesIO()
+    zipfile.ZipFile(packed, "w").close()
+    server.answers |= {"z.zip": [packed.getvalue()], "bad.zip": [b"no archive"]}
+    kept = manifest(one({"archive": f"{server.root}/{archive}", "member": "b.bin"}))
+    with pytest.raises(FetchError, match=expected):
+        fetch("made")
+    assert left(kept) == []
+
+
+def test_a_wheel_by_pip(manifest: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheel = tmp_path / "index" / "avrepro_made-1.2-py3-none-any.whl"
+    wheel.parent.mkdir()
+    with zipfile.ZipFile(wheel, "w") as archive:
+        archive.writestr(
+            "avrepro_made-1.2.dist-info/METADATA", "Metadata-Version: 2.1\nName: avrepro-made\nVersion: 1.2\n"
+        )
+        archive.writestr(
+            "avrepro_made-1.2.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+        )
+        archive.writestr("avrepro_made-1.2.dist-info/RECORD", "")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheel.parent))
+    digest = hashlib.sha256(wheel.read_bytes()).hexdigest()
+    file = {"name": wheel.name, "addresses": [{"wheel": "avrepro-made==1.2", "file": wheel.name}], "sha256": digest}
+    kept = manifest(file)
+    assert fetch("made") == kept and kept.read_bytes() == wheel.read_bytes() and left(kept) == [wheel.name]
+    kept.unlink()
+    wheel.unlink()
+    with pytest.raises(FetchError, match=r"pip download avrepro-made==1.2: .*avrepro-made==1.2"):
+        fetch("made")
+    assert left(kept) == []
+
+
+def test_less_room_than_the_file_needs(server: Server, manifest: Callable[..., Path]) -> None:
+    kept = manifest(one(f"{server.root}/a", size=10**18))
+    with pytest.raises(FetchError, match=r"no room for weights-0123.bin .*are free. Make room there.*AVREPRO_HOME"):
+        fetch("made")
+    assert not server.asked and left(kept) == []
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from avrepro import manifests
+from avrepro.fetch import FetchError, fetch
+manifests.FOLDER = Path(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+try:
+    fetch("made")
+except FetchError as error:
+    print(error)
+"""
+
+
+def test_the_room_ends_on_the_way(server: Server, manifest: Callable[..., Path], tmp_path: Path) -> None:
+    """The kernel refuses what is written past 10,000 bytes, as it does on a full disk."""
+    server.answers["a"] = [GOOD]
+    kept = manifest(one(f"{server.root}/a"))
+    words = [sys.executable, "-c", LIMITED, str(tmp_path / "data_manifests")]
+    ran = subprocess.run(words, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert ran.stdout.startswith(f"no room for {NAME} (51.2 kB) in {kept.parent}"), ran.stderr
+    assert server.asked["a"] == 1 and left(kept) == []
+
+
+def test_a_cache_below_a_file(
+    server: Server, manifest: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest(one(f"{server.root}/a"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(FetchError, match=r"the cache cannot be written: .*file.home.*Let AVREPRO_HOME name a folder"):
+        fetch("made")
+    assert not server.asked
+
+
+def test_a_cache_that_may_not_be_written(
+    server: Server, manifest: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As an ordinary user: permissions do not bind root, so root steps down while it fetches."""
+    manifest(one(f"{server.root}/a"))
+    open_to_all = Path(tempfile.mkdtemp())
+    shutil.copytree(manifests.FOLDER, open_to_all / "data_manifests")
+    for folder in (open_to_all, open_to_all / "data_manifests"):
+        folder.chmod(0o555)
+    monkeypatch.setattr(manifests, "FOLDER", open_to_all / "data_manifests")
+    monkeypatch.setenv("AVREPRO_HOME", str(open_to_all))
+    root = os.geteuid() == 0
+    try:
+        if root:
+            os.seteuid(65534)
+        if not os.path.isdir(manifests.FOLDER):
+            pytest.skip(f"nobody but root may look into {tempfile.gettempdir()}")
+        with pytest.raises(FetchError, match=r"the cache cannot be written: .*Permission denied"):
+            fetch("made")
+    finally:
+        if root:
+            os.seteuid(0)
+        for folder in (open_to_all, open_to_all / "data_manifests"):
+            folder.chmod(0o755)
+        shutil.rmtree(open_to_all)
+    assert not server.asked

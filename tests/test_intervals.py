@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import f1_score
 
 from avrepro.evaluation import (
@@ -14,6 +15,7 @@ from avrepro.evaluation import (
     intervals,
     metric_interval,
     micro_f1_interval,
+    seed_interval,
     tagging_scores,
 )
 
@@ -129,6 +131,18 @@ def test_pairing_narrows_and_equal_systems_do_not_differ() -> None:
     assert (same.value, same.low, same.high) == (0, 0, 0)
     wide, narrow = micro_f1_interval(y, a, level=0.99), micro_f1_interval(y, a, level=0.8)
     assert wide.low < narrow.low < narrow.high < wide.high
+
+
+def test_seed_interval_is_the_one_sample_t_interval() -> None:
+    values = [0.31, 0.35, 0.28, 0.40, 0.33]
+    found = seed_interval(values)
+    oracle = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert (found.value, found.low, found.high) == pytest.approx((np.mean(values), oracle.low, oracle.high))
+    assert found.method == "mean of 5 seeds, 95 % Student t interval"
+    fewer = seed_interval([*values, np.nan])
+    assert (fewer.low, fewer.high) == (found.low, found.high) and "1 undefined and left out" in fewer.method
+    alone = seed_interval([0.3])
+    assert alone.value == 0.3 and np.isnan(alone.low) and np.isnan(alone.high)
 
 
 def test_quick_on_the_evaluation_set() -> None:

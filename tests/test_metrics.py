@@ -1,12 +1,8 @@
-"""Metrics against scikit-learn, the DCASE 2017 evaluator's outputs and a published AudioSet summary."""
+"""Metrics against scikit-learn; against published outputs in test_dcase2017.py and test_audioset.py."""
 
 from __future__ import annotations
 
-import csv
-import re
 import time
-import warnings
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -126,107 +122,3 @@ def test_scores_that_are_not_numbers_are_named(value: float) -> None:
         average_precision(y_true, scores)
     with pytest.raises(ValueError, match=r"y_pred.*scores >= thresholds"):
         tagging_scores(y_true, scores)
-
-
-# Published files
-
-
-def read_events(path: Path) -> list[tuple[str, str]]:
-    """(clip, class) pairs of a tab-separated list; the class is "" in a line that names a clip alone."""
-    rows = [line.split("\t") for line in path.read_text().splitlines() if line.strip()]
-    return [(row[0], row[3].strip() if len(row) > 3 else "") for row in rows]
-
-
-def as_matrix(events: list[tuple[str, str]], clips: list[str], classes: list[str]) -> np.ndarray:
-    matrix = np.zeros((len(clips), len(classes)), dtype=bool)
-    for clip, label in events:
-        if label:
-            matrix[clips.index(clip), classes.index(label)] = True
-    return matrix
-
-
-@pytest.fixture(scope="module")
-def testing_truth(mirror: Path) -> list[tuple[str, str]]:
-    return read_events(mirror / "dcase2017_task4/groundtruth_release/groundtruth_weak_label_testing_set.csv")
-
-
-def averages(text: str, heading: str) -> list[float]:
-    block = text[text.index(heading) :]
-    return [float(re.search(rf"{name} = (\S+)", block).group(1)) for name in ("Precision", "Recall", "F1 Score")]
-
-
-@pytest.mark.parametrize("number", range(12))
-def test_published_predictions_score_as_the_official_evaluator(
-    mirror: Path, testing_truth: list[tuple[str, str]], number: int
-) -> None:
-    folder = mirror / "published_predictions/kaist_testing"
-    official = (folder / f"{number:02d}.official_output.txt").read_text()
-    per_class = re.findall(r"Class = (.+), Precision = (\S+), Recall = (\S+), F1 Score = (\S+)", official)
-    classes = [row[0] for row in per_class]
-    assert len(classes) == 17
-    clips = sorted({clip for clip, _ in testing_truth})
-    assert len(clips) == 488
-    ours = tagging_scores(
-        as_matrix(testing_truth, clips, classes),
-        as_matrix(read_events(folder / f"{number:02d}.prediction.csv"), clips, classes),
-    )
-    published = np.array([row[1:] for row in per_class], dtype=float)
-    found = np.stack([ours.class_precision, ours.class_recall, ours.class_f1], axis=1)
-    np.testing.assert_allclose(found, published, atol=1e-4)  # 0.01 percentage points, here and below
-
-    micro = averages(official, "Instance Wise")
-    np.testing.assert_allclose(100 * np.array([ours.precision, ours.recall, ours.f1]), micro, atol=0.01)
-    class_wise = averages(official, "Class Wise Average")
-    means = [ours.class_precision.mean(), ours.class_recall.mean(), ours.class_average_f1]
-    np.testing.assert_allclose(100 * np.array(means), class_wise, atol=0.01)
-    with (folder / "index.csv").open() as file:
-        index = {int(row["number"]): float(row["micro_f1_percent"]) for row in csv.DictReader(file)}
-    assert 100 * ours.f1 == pytest.approx(index[number], abs=0.01)
-
-
-@pytest.mark.parametrize(
-    ("prediction", "output"),
-    [
-        ("perfect_prediction.csv", "output_perfect_prediction.csv"),
-        ("imperfect_prediction.csv", "imperfect_prediction_output.csv"),
-        ("precision_affected_prediction.csv", "precision_affected_output.txt"),
-        ("recall_affected_prediction.csv", "recall_affected_output.txt"),
-    ],
-)
-def test_official_samples(mirror: Path, testing_truth: list[tuple[str, str]], prediction: str, output: str) -> None:
-    folder = mirror / "dcase2017_task4/official_evaluator_samples"
-    predicted = read_events(folder / "prediction" / prediction)
-    clips = sorted({clip for clip, _ in testing_truth})
-    # Some samples predict classes that do not exist; the evaluator counts them as false positives.
-    classes = sorted({label for _, label in testing_truth + predicted if label})
-    ours = tagging_scores(as_matrix(testing_truth, clips, classes), as_matrix(predicted, clips, classes))
-    expected = averages((folder / "output" / output).read_text(), "Precision")
-    np.testing.assert_allclose(100 * np.array([ours.precision, ours.recall, ours.f1]), expected, atol=0.01)
-
-
-def test_published_probabilities_at_a_fixed_threshold(mirror: Path, testing_truth: list[tuple[str, str]]) -> None:
-    listed = (mirror / "dcase2017_task4/sound_event_list_17_classes.txt").read_text().splitlines()[1:]
-    classes = [line.split("\t")[-1].strip() for line in listed if line.strip()]
-    path = mirror / "published_predictions/cvssp_testing_example/at_prob_mat.csv.gz"
-    table = np.loadtxt(path, dtype=str, delimiter="\t", comments=None)
-    clips, scores = list(table[:, 0]), table[:, 1:].astype(float)
-    assert scores.shape == (488, 17)
-    # The class list shortens two of the names that the ground truth spells out.
-    longer = {"Fire engine (siren)": "Fire engine, fire truck (siren)", "Truck horn": "Air horn, truck horn"}
-    classes = [longer.get(name, name) for name in classes]
-    ours = tagging_scores(as_matrix(testing_truth, clips, classes), scores >= 0.3)
-    micro = 100 * np.array([ours.precision, ours.recall, ours.f1])
-    np.testing.assert_allclose(micro, [51.39, 39.77, 44.84], atol=0.005)
-
-
-@pytest.mark.parametrize("run", ["full", "balanced"])
-def test_published_audioset_summary(mirror: Path, run: str) -> None:
-    folder = mirror / "audioset/ast_per_class"
-    per_class = np.loadtxt(folder / f"{run}_last_epoch.csv", delimiter=",", skiprows=1)
-    summary = np.loadtxt(folder / f"{run}_result.csv", delimiter=",")[-1]  # mAP, mean AUC, -, -, d', ...
-    assert len(per_class) == 527
-    assert per_class[:, 1].mean() == pytest.approx(summary[0], abs=1e-9)
-    assert per_class[:, 2].mean() == pytest.approx(summary[1], abs=1e-9)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert d_prime(per_class[:, 2].mean()) == pytest.approx(summary[4], abs=1e-8)

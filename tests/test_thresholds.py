@@ -154,3 +154,38 @@ def test_quick_enough_for_every_epoch() -> None:
         tune_thresholds(y_true, scores)
         taken.append(time.process_time() - start)
     assert min(taken) < 0.03
+
+
+def test_sweep_uses_one_threshold_for_all_classes() -> None:
+    y_true, scores = corpus(3, 120, 6, 7)
+    levels = (0.0, 3 / 7, 0.5, 2.0)
+    for threshold, found in zip(levels, thresholds.threshold_sweep(y_true, scores, levels), strict=True):
+        expected = f1_score(y_true, scores >= threshold, average="micro", zero_division=0)
+        assert found.f1 == pytest.approx(expected, abs=1e-12)
+
+
+def test_cross_validation_decides_each_clip_without_it() -> None:
+    y_true, scores = corpus(6, 40, 4, None)
+    everyone = thresholds.cross_validated_decisions(y_true, scores, folds=40, seed=3)
+    for clip in range(40):  # with a fold a clip, the dealing does not matter
+        others = np.arange(40) != clip
+        tuned = tune_thresholds(y_true[others], scores[others], seed=3)
+        assert (everyone[clip] == (scores[clip] >= tuned)).all()
+
+    by_fold = thresholds.cross_validated_decisions(y_true, scores, folds=4, seed=1)
+    assert by_fold.shape == y_true.shape and by_fold.dtype == bool
+    assert (by_fold == thresholds.cross_validated_decisions(y_true, scores, folds=4, seed=1)).all()
+    moved = 0
+    for clip in range(40):
+        changed = y_true.copy()
+        changed[clip] = ~changed[clip]
+        again = thresholds.cross_validated_decisions(changed, scores, folds=4, seed=1)
+        assert (again[clip] == by_fold[clip]).all()  # a clip's labels take no part in its own decisions
+        moved += int((again != by_fold).any())
+    assert moved > 10  # but they do in those of others
+
+
+@pytest.mark.parametrize("folds", [1, 41])
+def test_folds_must_fit_the_clips(folds: int) -> None:
+    with pytest.raises(ValueError, match=rf"folds: expected 2 to 40 .*found {folds}"):
+        thresholds.cross_validated_decisions(*corpus(6, 40, 4, None), folds=folds)

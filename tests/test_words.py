@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 import time
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -261,3 +264,55 @@ def test_rectify_errors() -> None:
         rectify(np.ones(3), keep=0)
     with pytest.raises(ValueError, match=r"\(2, 0, 3\)"):
         clip_objects(np.ones((2, 0, 3)))
+
+
+MEASURED = """
+import sys
+from pathlib import Path
+
+from avrepro.features.words import load_glove_text
+
+def peak():  # of this process alone: getrusage would tell the parent's, which fork hands down
+    return next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))
+
+before = peak()
+vectors = load_glove_text(Path(sys.argv[1]), ["truck", "siren", "last", "absent"])
+print(type(vectors).__name__, sorted(vectors.index_to_key), vectors.vector_size, before, peak())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="peak memory is read from Linux's /proc")
+@pytest.mark.parametrize("form", ["txt", "gz", "zip"])
+def test_a_large_file_is_streamed(tmp_path: Path, form: str) -> None:
+    """Of 300 MB of text (glove.840B.300d has 5.6 GB) the process that reads three words holds only a little."""
+    numbers = b" ".join(b"%.5f" % value for value in np.random.default_rng(2).normal(size=300))
+    chunk = b"".join(b"word%d %s\n" % (i, numbers) for i in range(4000))  # 10 MB
+    path = tmp_path / f"large.{form}"
+
+    def parts() -> Iterator[bytes]:
+        yield b"truck %s\n" % numbers
+        for _ in range(15):
+            yield chunk
+        yield b"siren %s\n" % numbers
+        for _ in range(15):
+            yield chunk
+        yield b"last %s\n" % numbers
+
+    if form == "txt":
+        with path.open("wb") as file:
+            file.writelines(parts())
+        assert path.stat().st_size > 280e6
+    elif form == "gz":
+        with gzip.open(path, "wb", compresslevel=1) as packed:
+            packed.writelines(parts())
+    else:
+        with (
+            zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive,
+            archive.open("large.txt", "w") as member,
+        ):
+            member.writelines(parts())
+    done = subprocess.run([sys.executable, "-c", MEASURED, str(path)], capture_output=True, text=True, check=True)
+    *found, before, after = done.stdout.rsplit(maxsplit=2)
+    assert found == ["KeyedVectors ['last', 'siren', 'truck'] 300"]
+    assert int(after) < 500_000, "peak of the whole process, kB"
+    assert int(after) - int(before) < 50_000, "what reading added to it, kB"

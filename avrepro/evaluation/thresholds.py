@@ -1,12 +1,13 @@
-"""Class-specific thresholds tuned for the micro-average F1 (Li et al. 2017, section 3.3)."""
+"""Class-specific thresholds tuned for the micro-average F1 (Li et al. 2017, section 3.3), and what they gain."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from avrepro.evaluation.metrics import checked_pair, cumulative_counts, f1_of_counts
+from avrepro.evaluation.metrics import TaggingScores, checked_pair, cumulative_counts, f1_of_counts, tagging_scores
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,35 @@ def tune_thresholds(y_true: np.ndarray, scores: np.ndarray, seed: int = 0) -> np
     # Step 2: the micro-average.
     chosen = _raise_micro_f1(cuts, chosen, int(positive.sum()), np.random.default_rng(seed))
     return np.array([c.thresholds[at] for c, at in zip(cuts, chosen, strict=True)])
+
+
+def threshold_sweep(y_true: np.ndarray, scores: np.ndarray, thresholds: Sequence[float]) -> list[TaggingScores]:
+    """What ``score >= threshold`` gives with each of the thresholds used for all classes alike.
+
+    y_true bool [clips, classes]; scores finite [clips, classes]. ValueError for bad input.
+    """
+    y_true, scores = checked_pair(y_true, scores)
+    return [tagging_scores(y_true, scores >= threshold) for threshold in thresholds]
+
+
+def cross_validated_decisions(y_true: np.ndarray, scores: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
+    """Decide each clip by thresholds tuned without it: what tuning gives where there are no other held-out clips.
+
+    The clips are dealt at random to ``folds`` parts of equal size, give or take one; those of each part are decided
+    by the thresholds that tune_thresholds finds on the others.
+
+    Args: y_true bool [clips, classes]; scores finite [clips, classes]; folds 2 to clips; seed of the dealing and of
+        the tuning.
+    Returns: bool [clips, classes]. Raises ValueError for bad input.
+    """
+    y_true, scores = checked_pair(y_true, scores)
+    if not 2 <= folds <= len(y_true):
+        raise ValueError(f"folds: expected 2 to {len(y_true)} (the number of clips), found {folds}")
+    decisions = np.zeros(y_true.shape, dtype=bool)
+    for held_out in np.array_split(np.random.default_rng(seed).permutation(len(y_true)), folds):
+        others = np.delete(np.arange(len(y_true)), held_out)
+        decisions[held_out] = scores[held_out] >= tune_thresholds(y_true[others], scores[others], seed=seed)
+    return decisions
 
 
 def _raise_micro_f1(cuts: list[_Cuts], chosen: list[int], positive: int, rng: np.random.Generator) -> list[int]:

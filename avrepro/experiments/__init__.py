@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-MODULES = {"lightweight_fusion": "li2017"}
+MODULES = {"data": "data", "lightweight_fusion": "li2017"}
 
 
 def load_inputs(chapter: str, parameters: Any) -> Any:

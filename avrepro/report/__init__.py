@@ -16,7 +16,7 @@ import yaml
 
 from avrepro.evaluation.intervals import Interval
 from avrepro.manifests import manifest_path
-from avrepro.results import PASSPORT, Results, ResultsError, check_shown, read
+from avrepro.results import PASSPORT, Results, ResultsError, check_shown, is_stale, read
 
 
 def published(paper: str) -> dict[str, Any]:
@@ -35,9 +35,10 @@ def percent(number: Interval | float, signed: bool = False) -> str:
 
 
 def origin(results: Results) -> str:
-    """Corpus and profile, for the heads of columns and for captions."""
+    """Corpus and profile, for the heads of columns and for captions; and that a number is stale, where it is."""
     passport = results.passport()
-    return f"{passport['corpus']}, profile {passport['profile']}"
+    stale = ", stale: measured with older code" if is_stale(results.table.iloc[0]) else ""
+    return f"{passport['corpus']}, profile {passport['profile']}{stale}"
 
 
 def show_table(

@@ -1,0 +1,192 @@
+"""Clips cut out of longer videos, and whether a file is the clip that a list names (PyAV, FFmpeg)."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+
+from avrepro.encode import BITEXACT, _add_video
+from avrepro.media import (
+    GAP,
+    STAMP,
+    MediaError,
+    MediaInfo,
+    check_clip,
+    open_container,
+    packets_of,
+    probe,
+    require_track,
+)
+
+ROUNDED = 1.0  # s; the official lists give whole seconds, so a clip's last second may lack a part
+PREROLL = 1.0  # s of sound decoded before a cut, so that the decoder has settled
+CLOCK = 60_000  # Hz, time base of the pictures that are written; MPEG-4 takes no finer one than 1/65535 s
+AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
+
+
+class Unusable(Exception):
+    """Why a clip cannot be had, as a status (see ``download.STATUSES``) and words."""
+
+    def __init__(self, status: str, reason: str) -> None:
+        super().__init__(status, reason)
+        self.status, self.reason = status, reason
+
+
+def examine(path: Path, seconds: float) -> float:
+    """The length (s) of a clip that should last ``seconds``. Raises Unusable, or MediaError where it is damaged."""
+    info = _sound_and_pictures(path, path)
+    if info.duration < seconds - ROUNDED:
+        raise Unusable("too short", f"lasts {info.duration:.1f} s, listed with {seconds:.1f} s")
+    if info.duration > 2 * seconds + ROUNDED:
+        text = f"lasts {info.duration:.1f} s, listed with {seconds:.1f} s: a whole video? cut it to the listed seconds"
+        raise Unusable("error", text)
+    check_clip(path)
+    return info.duration
+
+
+def cut(source: Path, target: Path, start: float, end: float, sound_from: Path | None = None) -> None:
+    """Write seconds ``start`` to ``end`` of a video as an mp4 (H.264 and AAC), without decoding what lies before.
+
+    ``sound_from`` holds the sound where ``source`` does not. Sound is cut to the sample; pictures keep their times
+    and size, and the one on show at ``start`` is the first. Raises Unusable and MediaError.
+    """
+    sound_from = sound_from or source
+    info = _sound_and_pictures(source, sound_from)
+    if info.duration < end - ROUNDED:
+        raise Unusable("too short", f"the video lasts {info.duration:.1f} s, the clip ends at {end:.1f} s")
+    sound, rate, layout = _sound(sound_from, start, end)
+    shown = 0.0
+    try:
+        with (
+            open_container(source) as origin,
+            av.open(f"file:{target}", "w", format="mp4", options=BITEXACT) as container,
+        ):
+            stream = require_track(source, origin, "video")
+            fps = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1001)
+            width, height = info.width - info.width % 2, info.height - info.height % 2
+            video = _add_video(container, fps, width, height)
+            if video.codec_context.name == "libx264":
+                video.options = {**video.options, "preset": "veryfast", "crf": "23"}
+            context = video.codec_context
+            context.time_base = Fraction(1, CLOCK)
+            for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
+                setattr(context, name, getattr(stream.codec_context, name))
+            audio = container.add_stream("aac", rate=rate, layout=layout, format="fltp")
+            audio.bit_rate = 96_000 * audio.codec_context.channels
+            audio.codec_context.thread_count = 1
+            audio.codec_context.flags |= av.codec.context.Flags.bitexact.value
+            blocks = _blocks(sound, rate, layout)
+            block = next(blocks, None)
+            lasting: dict[int, int] = {}  # time stamp of a picture -> how long it is on show
+            for frame, began, ended in _pictures(origin, stream, start, end):
+                picture = frame.reformat(width=width, height=height, format="yuv420p", threads=1)
+                picture.pts, picture.time_base = round(began * CLOCK), Fraction(1, CLOCK)
+                picture.pict_type = 0  # the encoder decides, not the source's pattern
+                lasting[picture.pts] = round(ended * CLOCK) - picture.pts
+                shown = ended
+                _mux(container, video.encode(picture), lasting)
+                while block is not None and float(block.pts) / rate < ended:
+                    container.mux(audio.encode(block))
+                    block = next(blocks, None)
+            _mux(container, video.encode(None), lasting)
+            while block is not None:
+                container.mux(audio.encode(block))
+                block = next(blocks, None)
+            container.mux(audio.encode(None))
+    except av.FFmpegError as error:
+        if error.errno == errno.ENOSPC:  # the fault of no clip
+            raise OSError(error.errno, error.strerror, str(target)) from error
+        raise MediaError(source, f"cannot be cut: {error}") from error
+    for name, reached in (("sound", sound.shape[1] / rate), ("pictures", shown)):
+        if reached < end - start - ROUNDED:
+            raise Unusable("too short", f"the {name} end after {reached:.1f} s of {end - start:.1f} s")
+
+
+def _sound_and_pictures(pictures: Path, sound: Path) -> MediaInfo:
+    info = probe(pictures)
+    if not probe(sound).sample_rate:
+        raise Unusable("no sound track", "the video has no sound track")
+    if not info.width:
+        raise Unusable("no picture", "the video has no pictures")
+    return info
+
+
+def _mux(container: Any, packets: list[Any], lasting: dict[int, int]) -> None:
+    for packet in packets:
+        # without this the last picture would last as long as the mean one does
+        packet.duration = lasting[round(packet.pts * packet.time_base * CLOCK)]
+        container.mux(packet)
+
+
+def _frames(container: Any, stream: Any, since: float) -> Iterator[tuple[Any, float]]:
+    """Decoded frames and their times (s of the clip's clock), from the key frame at or before ``since``."""
+    origin = max(0.0, (container.start_time or 0) / av.time_base)
+    if since > 0:
+        container.seek(int((since + origin) / stream.time_base), stream=stream)
+    for packet in chain(packets_of(container, stream), [None]):  # None: what the decoder still holds
+        try:
+            for frame in stream.decode(packet):
+                if frame.pts is not None:
+                    yield frame, float(frame.pts * frame.time_base) - origin
+        except av.FFmpegError:  # left out, as players do
+            continue
+
+
+def _pictures(container: Any, stream: Any, start: float, end: float) -> Iterator[tuple[Any, float, float]]:
+    """Frames on show between start and end, each with when it appears and goes, in s from ``start``."""
+    length = end - start
+    shown, began, lasts = None, 0.0, 0.0
+    for frame, stamp in _frames(container, stream, start):
+        now = stamp - start
+        if shown is not None and now > STAMP:
+            yield shown, max(began, 0.0), min(now, length)
+        if now > length - STAMP:
+            return
+        shown, began = frame, now
+        lasts = float(frame.duration * frame.time_base) if frame.duration else 0.04
+    if shown is not None and began + lasts > STAMP:
+        yield shown, max(began, 0.0), min(began + lasts, length)
+
+
+def _sound(source: Path, start: float, end: float) -> tuple[np.ndarray, int, str]:
+    """Sound between start and end: float32 [channels, samples], its rate (Hz) and its layout of channels."""
+    sound: np.ndarray | None = None
+    position, rate, layout = -1, 0, ""
+    with open_container(source) as container:
+        stream = require_track(source, container, "audio")
+        resampler: Any = None
+        for frame, stamp in _frames(container, stream, max(0.0, start - PREROLL)):
+            if sound is None:
+                rate = frame.sample_rate if frame.sample_rate in AAC_RATES else 48_000
+                # some containers give a number of channels alone
+                layout = {1: "mono", 2: "stereo"}.get(frame.layout.nb_channels, frame.layout.name)
+                resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
+                sound = np.zeros((frame.layout.nb_channels, round((end - start) * rate)), np.float32)
+            if stamp > end + GAP:
+                break
+            due = round((stamp - start) * rate)
+            if position < 0 or abs(due - position) > GAP * rate:  # smaller steps are rounding of the container
+                position = due
+            for piece in resampler.resample(frame):
+                samples = piece.to_ndarray()
+                first, last = max(position, 0), min(position + samples.shape[1], sound.shape[1])
+                if last > first:
+                    sound[:, first:last] = samples[:, first - position : last - position]
+                position += samples.shape[1]
+    if sound is None:
+        raise MediaError(source, "the sound track holds nothing that can be decoded")
+    return sound[:, : max(position, 0)], rate, layout
+
+
+def _blocks(sound: np.ndarray, rate: int, layout: str) -> Iterator[Any]:
+    for first in range(0, sound.shape[1], 1024):
+        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, first : first + 1024]), "fltp", layout)
+        block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
+        yield block

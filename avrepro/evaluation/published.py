@@ -1,0 +1,133 @@
+"""Published outputs, scored again: the official evaluation of DCASE 2017 Task 4, and AudioSet tables by class."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from avrepro.corpora.base import CorpusError
+from avrepro.corpora.dcase2017 import CLASSES, as_matrix, read_predictions, read_weak
+from avrepro.corpora.tables import read_table
+from avrepro.evaluation.metrics import TaggingScores, d_prime, tagging_scores
+from avrepro.fetch import fetch
+
+PREDICTIONS = 12  # published with their official scores
+MEASURES = ("precision", "recall", "f1")
+
+
+@dataclass(frozen=True, eq=False)
+class OfficialScores:
+    """What the official evaluation says of one system, in percent."""
+
+    clips: int
+    micro: pd.Series  # float64 [precision, recall, f1]; "instance-wise", what the challenge ranks by
+    class_average: pd.Series  # likewise: mean class precision, mean class recall, and the F1 of those two
+    by_class: pd.DataFrame  # float64 [classes, (precision, recall, f1)]
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean of the classes' F1. It is never above the evaluator's average, as the harmonic mean is concave."""
+        return float(self.by_class["f1"].mean())
+
+
+def official_scores(truth_rows: pd.DataFrame, predicted_rows: pd.DataFrame) -> OfficialScores:
+    """Score predictions (read_predictions) against weak labels (read_weak) as the official evaluator does.
+
+    Every clip of the truth counts, also one that the predictions leave out. A label predicted twice counts once. A
+    predicted label outside the 17 classes is a false alarm and takes part in the averages over classes, with 0.
+    Raises CorpusError for a prediction of a clip that the truth does not have.
+    """
+    clips = list(dict.fromkeys(truth_rows["clip"]))
+    others = sorted(set(predicted_rows["label"]) - {"", *CLASSES})
+    classes = (*CLASSES, *others)
+    scores = tagging_scores(as_matrix(truth_rows, clips, classes), as_matrix(predicted_rows, clips, classes))
+    return _in_percent(scores, classes, len(clips))
+
+
+def read_official_output(path: Path) -> OfficialScores:
+    """What the official evaluator printed.
+
+    Its older form gives the instance-wise scores alone: class_average is NaN then, and by_class has no rows. Raises
+    CorpusError where not even those are found.
+    """
+    text = path.read_text(encoding="utf-8")
+    blocks = re.findall(r"Precision = (\S+)\s+Recall = (\S+)\s+F1 Score = (\S+)\s+Number of Audio Files = (\d+)", text)
+    if len(blocks) not in (1, 2):
+        raise CorpusError(f"{path}: expected one or two blocks of overall scores, found {len(blocks)}")
+    averages = [pd.Series(map(float, block[:3]), index=MEASURES, dtype="float64") for block in blocks]
+    classes = re.findall(r"Class = (.+), Precision = (\S+), Recall = (\S+), F1 Score = (\S+)", text)
+    by_class = pd.DataFrame([map(float, row[1:]) for row in classes], [row[0] for row in classes], MEASURES, "float64")
+    return OfficialScores(
+        clips=int(blocks[-1][3]),
+        micro=averages[-1],  # the class-wise average, where there is one, comes first
+        class_average=averages[0] if len(averages) == 2 else pd.Series(np.nan, MEASURES),
+        by_class=100 * by_class,
+    )
+
+
+def rescored_predictions() -> pd.DataFrame:
+    """The published predictions on the testing set, scored here and by the official evaluator; all are fetched.
+
+    One row a file: official and ours (micro F1, percent), largest_difference (percentage points, over the micro
+    scores, the class-wise averages and the scores of the 17 classes), class_average_f1 and macro_f1 (percent, ours).
+    """
+    truth = read_weak(fetch("dcase2017_task4", "groundtruth_release/groundtruth_weak_label_testing_set.csv"))
+    rows = []
+    for number in range(PREDICTIONS):
+        stem = f"kaist_testing/{number:02d}"
+        ours = official_scores(truth, read_predictions(fetch("published_predictions", f"{stem}.prediction.csv")))
+        official = read_official_output(fetch("published_predictions", f"{stem}.official_output.txt"))
+        pairs = [
+            (ours.micro, official.micro),
+            (ours.class_average, official.class_average),
+            (ours.by_class, official.by_class.loc[ours.by_class.index]),
+        ]
+        rows.append(
+            {
+                "official": official.micro["f1"],
+                "ours": ours.micro["f1"],
+                "largest_difference": max(np.abs(one.to_numpy() - other.to_numpy()).max() for one, other in pairs),
+                "class_average_f1": ours.class_average["f1"],
+                "macro_f1": ours.macro_f1,
+            }
+        )
+    return pd.DataFrame(rows, index=pd.RangeIndex(PREDICTIONS, name="file"))
+
+
+@dataclass(frozen=True)
+class RankingSummary:
+    """Averages over AudioSet's classes, as its papers give them."""
+
+    mean_average_precision: float  # fraction 0..1
+    mean_auc: float  # fraction 0..1
+    d_prime: float  # standard deviations, of the mean AUC and not the mean of the classes' d'
+
+
+def per_class_summary(path: Path) -> RankingSummary:
+    """Summary of a table by class (class_index,average_precision,roc_auc below a header; fractions).
+
+    Raises CorpusError for a table that is not of that form or does not number its classes 0, 1, 2 ...
+    """
+    table = read_table(path, ("class_index", "average_precision", "roc_auc"), skip=1)
+    numbers = table.apply(pd.to_numeric, errors="coerce").astype("float64")
+    if not np.array_equal(numbers["class_index"], np.arange(len(numbers))):
+        raise CorpusError(f"{path}: expected one row a class, numbered from 0")
+    if not numbers[["average_precision", "roc_auc"]].apply(lambda column: column.between(0, 1)).all(axis=None):
+        raise CorpusError(f"{path}: expected average precision and ROC AUC as fractions 0..1 in every row")
+    auc = float(numbers["roc_auc"].mean())
+    return RankingSummary(float(numbers["average_precision"].mean()), auc, float(d_prime(auc)))
+
+
+def _in_percent(scores: TaggingScores, classes: tuple[str, ...], clips: int) -> OfficialScores:
+    by_class = np.stack([scores.class_precision, scores.class_recall, scores.class_f1], axis=1)  # (classes, 3)
+    averages = (scores.class_precision.mean(), scores.class_recall.mean(), scores.class_average_f1)
+    return OfficialScores(
+        clips=clips,
+        micro=100 * pd.Series((scores.precision, scores.recall, scores.f1), index=MEASURES),
+        class_average=100 * pd.Series(averages, index=MEASURES),
+        by_class=100 * pd.DataFrame(by_class, index=list(classes), columns=MEASURES),
+    )

@@ -1,0 +1,311 @@
+"""Tables and figures of the data chapter: official lists, published predictions. It computes nothing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import seaborn as sns
+from matplotlib import pyplot
+
+from avrepro.corpora.download import STATUSES
+from avrepro.evaluation import Interval
+from avrepro.report import percent, show_figure, show_note, show_table
+from avrepro.report.data import COLOURS, count, missing_note
+from avrepro.results import Results
+
+TUNED = (
+    "one threshold, 0.5",
+    "one threshold, the best of the sweep",
+    "class thresholds, cross-validated",
+    "class thresholds, tuned on the same clips",
+)
+
+
+def lists_table(dcase2017: Results | None) -> None:
+    """The official lists of DCASE 2017 Task 4: clips and rows."""
+    if missing_note(dcase2017, "dcase2017_task4") or dcase2017 is None:
+        return
+    rows = []
+    for name in ("training", "testing", "evaluation"):
+        strong = dcase2017.select(system="list", metric="strong_rows", label=name)
+        rows.append(
+            [
+                name,
+                count(dcase2017, "list", "clips", name),
+                count(dcase2017, "list", "weak_rows", name),
+                count(dcase2017, "list", "strong_rows", name) if len(strong) else "none",
+                f"{dcase2017.number('list', 'labels_per_clip', label=name).value:.2f}",
+                percent(dcase2017.number("list", "clips_with_several_labels", label=name)),
+                count(dcase2017, "list", "most_labels", name),
+            ]
+        )
+    show_table(
+        ["official list", "clips", "weak labels (rows)", "timed events (rows)", "labels a clip",
+         "clips with several labels, %", "most labels of a clip"],
+        rows,
+        "DCASE 2017 Task 4, counted in the official lists. Strong rows: onset and offset of an event; in the testing "
+        "and "
+        "evaluation lists alone.",
+        dcase2017,
+    )  # fmt: skip
+
+
+def imbalance_figure(dcase2017: Results | None) -> None:
+    """Clips of each class in training, and in the validation clips that are held out of it."""
+    if dcase2017 is None:
+        return
+    splits = ("train", "validation")
+    table = {split: dcase2017.select(system="list", metric="clips_with_label", split=split) for split in splits}
+    order = table["train"].sort_values("value", ascending=False)["label"].tolist()
+    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.8), sharey=True, layout="constrained")
+    for axes, split, colour in zip(panels, splits, COLOURS, strict=False):
+        values = table[split].set_index("label")["value"].loc[order]
+        bars = axes.barh(range(len(order)), values, color=colour)
+        axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
+        clips, ratio = count(dcase2017, "list", "clips", split=split), _imbalance(dcase2017, split)
+        axes.set(title=f"{split}: {clips} clips, {ratio}", xlabel="clips with the label")
+        axes.margins(x=0.15)
+    panels[0].set_yticks(range(len(order)), order)
+    panels[0].invert_yaxis()
+    seed = dcase2017.passport()["seed"]
+    show_figure(
+        figure,
+        f"DCASE 2017 Task 4, clips of each class. Left: the official training list less the clips held out; commonest "
+        f"to rarest "
+        f"{_imbalance(dcase2017, 'train')}. Right: the clips held out of it for validation, drawn with seed {seed} so "
+        f"that "
+        f"the classes are as even as can be: {_imbalance(dcase2017, 'validation')}.",
+        f"Two bar charts of {len(order)} classes; in training from {order[0]} (most) to {order[-1]} (fewest), in "
+        f"validation "
+        "bars of nearly equal length.",
+        dcase2017,
+    )
+
+
+def company_figure(dcase2017: Results | None) -> None:
+    """Which labels come together."""
+    if dcase2017 is None:
+        return
+    told = dcase2017.select(system="list", metric="also_labelled")
+    pairs = told["label"].str.split(" | ", regex=False, expand=True)
+    grid = told.assign(label=pairs[0], other=pairs[1]).pivot(index="label", columns="other", values="value")
+    order = list(dict.fromkeys(pairs[0]))
+    grid = 100 * grid.loc[order, order]
+    figure, axes = pyplot.subplots(figsize=(9.5, 7.6), layout="constrained")
+    sns.heatmap(
+        grid, ax=axes, cmap="viridis", annot=True, fmt=".0f", annot_kws={"fontsize": 8}, linewidths=0.5, vmin=0,
+        cbar_kws={"label": "% of the row's clips"},
+    )  # fmt: skip
+    axes.set(xlabel="is a label too", ylabel="of the clips with the label")
+    top = told.sort_values("value", ascending=False).head(3)
+    pairs_told = "; ".join(
+        f"{100 * row.value:.0f} % of the clips with {row.label.replace(' | ', ' have also ')}"
+        for row in top.itertuples()
+    )
+    show_figure(
+        figure,
+        f"Labels that come together in the official training list: share of the clips with the row's label that have "
+        f"the "
+        f"column's too, in %. The largest: {pairs_told}.",
+        f"Heat map of {len(order)} by {len(order)} classes, mostly near 0 %. The largest: {pairs_told}.",
+        dcase2017,
+    )
+
+
+def clips_table(dcase2017: Results | None) -> None:
+    """What became of the clips of each class on this machine."""
+    if dcase2017 is None:
+        return
+    found = dcase2017.select(system="clips")
+    if not len(found):
+        show_note(
+            "No clips of DCASE 2017 Task 4 were fetched on this machine: `avrepro data clips dcase2017 --split "
+            "testing` "
+            "gets those that are still there; this table then tells by class which are missing, and why."
+        )
+        return
+    metrics = [name for name in ("listed", *STATUSES, "not fetched") if name in set(found["metric"])]
+    labels = dict.fromkeys(found["label"])
+    rows = [[label, *(count(dcase2017, "clips", metric, label) for metric in metrics)] for label in labels]
+    show_table(
+        ["class", *metrics],
+        rows,
+        "DCASE 2017 Task 4: clips of each class on this machine, all lists together. A clip counts in each of its "
+        "classes.",
+        dcase2017,
+    )
+
+
+def audioset_table(audioset: Results | None, paper: dict[str, Any]) -> None:
+    """Labels of the AudioSet lists beside what the third paper tells of them."""
+    if missing_note(audioset, "audioset") or audioset is None:
+        return
+    told = paper["audioset"]
+    rows = [
+        [
+            f"Fayek and Kumar 2020, section {told['where']['section']}, page {told['where']['page']} (published)",
+            f"about {told['training_clips']:,} to train on",
+            str(told["classes"]),
+            str(told["labels_per_clip"]),
+            f"{told['commonest']['name']} (about {told['commonest']['clips']:,})",
+            f"{told['rarest']['name']} (about {told['rarest']['clips']:,})",
+        ]
+    ]
+    for name in _audioset_lists(audioset):
+        counts = audioset.select(system=f"list, {name}", metric="clips_with_label")
+        most, least = counts.iloc[0], counts.iloc[-1]
+        ties = int((counts["value"] == least["value"]).sum())
+        rows.append(
+            [
+                f"{name} list (counted here)",
+                count(audioset, "list", "clips", name),
+                count(audioset, "list", "classes"),
+                f"{audioset.number('list', 'labels_per_clip', label=name).value:.2f}",
+                f"{most['label']} ({most['value']:,.0f})",
+                f"{least['label']} ({least['value']:,.0f}{f'; so have {ties} classes' if ties > 1 else ''})",
+            ]
+        )
+    show_table(
+        ["", "clips", "classes", "labels a clip", "commonest class (clips)", "rarest class (clips)"],
+        rows,
+        "AudioSet's labels. The paper's numbers are of the training set, the unbalanced list; the balanced and the "
+        "evaluation "
+        "list were drawn so that every class has clips.",
+        audioset,
+    )
+    if "unbalanced" not in _audioset_lists(audioset):
+        missing_note(None, "audioset_unbalanced")
+
+
+def audioset_figure(audioset: Results | None) -> None:
+    """Sorted class counts of the AudioSet lists."""
+    if audioset is None:
+        return
+    figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
+    told = []
+    for name, colour, style in zip(_audioset_lists(audioset), COLOURS, ("-", "--", ":"), strict=False):
+        values = audioset.select(system=f"list, {name}", metric="clips_with_label")["value"]
+        axes.plot(np.arange(1, len(values) + 1), values, style, color=colour, linewidth=2, label=f"{name} list")
+        told.append(f"{name} list {values.iloc[0]:,.0f} to {values.iloc[-1]:,.0f}")
+    axes.set(xlabel="class, commonest first", ylabel="clips (logarithmic)", yscale="log")
+    axes.legend()
+    axes.grid(alpha=0.3)
+    show_figure(
+        figure,
+        f"AudioSet: clips of each class, classes sorted by their number, on a logarithmic scale ({'; '.join(told)}).",
+        f"Falling curves over the classes: {'; '.join(told)}; a steep start and a long flat tail.",
+        audioset,
+    )
+
+
+def predictions_table(predictions: Results | None) -> None:
+    """Published predictions scored by the official evaluator and here."""
+    if missing_note(predictions, "dcase2017_task4", "published_predictions") or predictions is None:
+        return
+    names = list(dict.fromkeys(predictions.select(metric="largest_difference")["system"]))
+    rows = []
+    for name in names:
+        official, ours = (predictions.number(name, metric) for metric in ("official", "ours"))
+        difference = predictions.number(name, "largest_difference").value
+        whole = [row for row in names if row.startswith("file")]
+        averages = (
+            [_percent3(predictions.number(name, metric)) for metric in ("class_average_f1", "macro_f1")]
+            if name in whole
+            else ["–", "–"]
+        )
+        rows.append([name, _percent3(official), _percent3(ours), f"{difference:.1e}", *averages])
+    show_table(
+        ["predictions", "micro F1, official, %", "micro F1, ours, %", "largest difference, percentage points",
+         "class-wise average F1 (F of mean P and mean R), %", "mean of the classes' F1, %"],
+        rows,
+        "Predictions on the 488 testing clips, scored by the official evaluator and here. The largest difference is "
+        "over all "
+        "that the evaluator printed: micro and class-wise precision, recall and F1 for the published files, micro for "
+        "its "
+        "own samples. The sample 'invalid' was printed for another version of its file, which lacks a clip: it must "
+        "differ.",
+        predictions,
+    )  # fmt: skip
+
+
+def sweep_figure(predictions: Results | None) -> None:
+    """Precision, recall and F1 over one threshold for all classes."""
+    if predictions is None:
+        return
+    figure, axes = pyplot.subplots(figsize=(8.5, 4), layout="constrained")
+    for metric, colour, style in zip(("precision", "recall", "f1"), COLOURS, ("--", ":", "-"), strict=False):
+        curve = predictions.select(system="one threshold", metric=metric)
+        name = {"f1": "F1"}.get(metric, metric)
+        axes.plot(curve["step"] / 100, 100 * curve["value"], style, color=colour, linewidth=2, label=name)
+    best = predictions.number("matrix", "best_threshold").value
+    score = percent(predictions.number("one threshold", "f1", step=round(100 * best)))
+    axes.axvline(best, color="0.5", linewidth=1)
+    axes.set(xlabel="threshold on the probability, the same for all classes", ylabel="micro average, %", ylim=(0, 100))
+    axes.legend()
+    axes.grid(alpha=0.3)
+    clips = count(predictions, "matrix", "clips")
+    show_figure(
+        figure,
+        f"Published probabilities of {clips} testing clips: what one threshold for all classes gives. The grey line "
+        f"marks "
+        f"the largest F1, {score} % at {best:.2f}, chosen on the very clips that it is measured on.",
+        f"Three curves over the threshold: precision rises, recall falls, F1 has its top of {score} % at {best:.2f}.",
+        predictions,
+    )
+
+
+def tuning_table(predictions: Results | None) -> None:
+    """What tuned thresholds give on published probabilities."""
+    if predictions is None:
+        return
+    rows = []
+    for name in TUNED:
+        precision, recall, score = (predictions.number(name, metric) for metric in ("precision", "recall", "micro_f1"))
+        gain = "–" if name == TUNED[0] else percent(predictions.number(name, "micro_f1_gain"), signed=True)
+        rows.append([name, percent(precision), percent(recall), percent(score), gain])
+    show_table(
+        ["thresholds", "micro precision, %", "micro recall, %", "micro F1, %", "gain over 0.5, points"],
+        rows,
+        "The same probabilities with other thresholds; 95 % intervals by bootstrap over clips, differences paired. "
+        "Thresholds "
+        "that were chosen on the clips that they are measured on promise too much; in cross-validation each fifth of "
+        "the "
+        "clips is decided by thresholds tuned on the other four.",
+        predictions,
+    )
+
+
+def ranking_table(ranking: Results | None) -> None:
+    """A published model's averages from its values by class."""
+    if missing_note(ranking, "ast_per_class") or ranking is None:
+        return
+    rows = []
+    for name in dict.fromkeys(ranking.select(system="ours")["label"]):
+        for metric, shown in (("mAP", "mAP"), ("mAUC", "mAUC"), ("d_prime", "d′")):
+            stated, ours, difference = (
+                ranking.number(system, which, label=name).value
+                for system, which in (("stated", metric), ("ours", metric), ("ours", f"{metric}_difference"))
+            )
+            rows.append([f"{shown}, trained on the {name} list", f"{stated:.6f}", f"{ours:.6f}", f"{difference:.1e}"])
+    show_table(
+        ["", "stated", "ours, from the values by class", "difference"],
+        rows,
+        "Audio Spectrogram Transformer (Gong et al. 2021) on AudioSet's evaluation list, last epoch: the averages "
+        "that its "
+        "authors state, and those that our functions make of its published average precision and AUC of 527 classes.",
+        ranking,
+    )
+
+
+def _imbalance(dcase2017: Results, split: str) -> str:
+    return f"{dcase2017.number('list', 'imbalance', split).value:.2f} : 1"
+
+
+def _audioset_lists(audioset: Results) -> list[str]:
+    told = audioset.select(system="list", metric="imbalance")["label"]
+    return [name for name in ("unbalanced", "balanced", "evaluation") if name in set(told)]
+
+
+def _percent3(number: Interval) -> str:
+    return f"{100 * number.value:.3f}"

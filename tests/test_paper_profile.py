@@ -1,0 +1,118 @@
+"""The papers' own settings run through: true architectures and file formats, random weights, a few short clips."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import torchvision
+from test_backbones import random_weights
+
+from avrepro import results
+from avrepro.corpora.dcase2017 import CLASSES, NAME_OF_ID
+from avrepro.encode import write_clip
+from avrepro.experiments import li2017, li2017_evaluation
+from avrepro.features.words import words_of
+from avrepro.models import backbones
+from avrepro.parameters import LightweightFusion
+from avrepro.report import li2017 as report
+from avrepro.results import ResultsError, check_shown
+
+ID_OF_NAME = {name: identifier for identifier, name in NAME_OF_ID.items()}
+LABELS = [("Car", "Bus"), ("Train",), ("Screaming",), ("Car",), ("Bus",), ("Train", "Train horn"), ("Car",), ("Bus",)]
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    """Six training clips, two testing clips and one evaluation clip that nobody has, as the official lists say it."""
+    folder = tmp_path / "lists"
+    (folder / "groundtruth_release").mkdir(parents=True)
+    lines = []
+    for number, labels in enumerate(LABELS):
+        cells = [",".join(labels), ",".join(ID_OF_NAME[label] for label in labels)]
+        quoted = [f'"{cell}"' if "," in cell else cell for cell in cells]
+        lines.append(",".join([f"-video{number:05d}", "3.000", "5.000", *quoted]))
+    (folder / "training_set.csv").write_text("\n".join(lines[:6]) + "\n")
+    (folder / "testing_set.csv").write_text("\n".join(lines[6:]) + "\n")
+    weak = folder / "groundtruth_release" / "groundtruth_weak_label_evaluation_set.csv"
+    weak.write_text("nobodyhasit_0.000_10.000.wav\t0.000\t10.000\tTruck\n")
+    return folder
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    for number in range(len(LABELS)):
+        frames = rng.integers(0, 256, (4, 48, 64, 3), dtype=np.uint8).repeat(12, axis=0)
+        sound = 0.1 * rng.standard_normal(64000, dtype=np.float32)
+        write_clip(folder / f"-video{number:05d}_3.000_5.000.mp4", frames, 24, sound, 32000)
+    return folder
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> dict[str, Path]:
+    """The files that the manifests name, in their formats: torchvision's, timm's, and a zipped text of 300 numbers."""
+    with torch.device("meta"):
+        networks = {
+            "alexnet": torchvision.models.alexnet(),
+            "inception_v4": timm.create_model("inception_v4", num_classes=1001),
+        }
+    paths = {name: tmp_path / f"{name}.pth" for name in networks}
+    for name, network in networks.items():
+        torch.save(random_weights(network, 0), paths[name])
+    rng = np.random.default_rng(1)
+    words = sorted({word for phrase in (*CLASSES, *backbones.CLASSES) for word in words_of(phrase)})
+    text = "\n".join(f"{word} {' '.join(f'{value:.4f}' for value in rng.normal(size=300))}" for word in words)
+    paths["glove_840b"] = tmp_path / "glove.840B.300d.zip"
+    with zipfile.ZipFile(paths["glove_840b"], "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("glove.840B.300d.txt", text + "\n")
+    return paths
+
+
+def test_lightweight_fusion_runs_dry(
+    lists: Path,
+    clips: Path,
+    weights: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    for module in (backbones, li2017):  # the files cannot be those of the manifests, and so cannot have their hashes
+        monkeypatch.setattr(module, "fetch", weights.__getitem__)
+    parameters = LightweightFusion(
+        profile="paper", corpus="dcase2017", clips=str(clips), labels=str(lists), dry=True, device="cpu"
+    )
+    inputs = li2017.load_inputs(parameters)
+    sizes = {split: len(inputs.corpus.split(split).clips) for split in ("train", "validation", "test", "evaluation")}
+    assert sizes == {"train": 4, "validation": 1, "test": 2, "evaluation": 0}
+    assert inputs.corpus.classes == CLASSES
+    assert [clip.id for clip in inputs.corpus.missing] == ["nobodyhasit_0.000_10.000"]
+    assert (inputs.network.name, inputs.pooled[0].shape, inputs.log_mel[0].shape) == (
+        "inception-v4", (4, 1536), (2000, 60),
+    )  # fmt: skip
+
+    branches = li2017.run_branches(inputs)
+    assert (len(branches.audio.history), branches.audio.model.config.channels) == (2, (32, 64, 128))
+    assert branches.similarity.shape == (1000, 17) and np.isfinite(branches.similarity).all()
+    assert branches.audio_scores.shape == branches.video_scores.shape == (7, 17)
+    found = li2017_evaluation.evaluate(inputs, branches)
+    fused = found.number("fused", "micro_f1", "test")
+    assert 0 <= fused.low <= fused.value <= fused.high <= 1
+
+    stored = results.read(found.passport()["run"])
+    passport = stored.passport()
+    assert json.loads(passport["parameters"])["dry"] and (passport["corpus"], passport["profile"]) == (
+        "dcase2017", "paper",
+    )  # fmt: skip
+    with pytest.raises(ResultsError, match="dry run checks the machinery, its numbers are never shown"):
+        check_shown(stored.table, allow_ci=True)
+    assert not report.measured(stored)
+    assert "dry run" in capsys.readouterr().out
