@@ -46,8 +46,7 @@ def fetch(arguments: argparse.Namespace) -> None:
         if file.unverifiable:
             print(f"{file.name} could not be checked: {file.unverifiable}")
         elif file.sha256_prefix:
-            print(f"{file.name}: the first {len(file.sha256_prefix)} digits of its SHA-256 were checked, no others are")
-            print("published")
+            print(f"{file.name}: checked by the {len(file.sha256_prefix)} digits of its SHA-256 that its name carries")
     print(f"Licence: {entry.licence}\nFrom: {entry.page}\nPlease cite:\n{entry.bibtex.strip()}")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import av
 import numpy as np
 
-from avrepro.encode import BITEXACT, _add_video
+from avrepro.encode import BITEXACT, add_video
 from avrepro.media import (
     GAP,
     STAMP,
@@ -71,7 +71,7 @@ def cut(source: Path, target: Path, start: float, end: float, sound_from: Path |
             stream = require_track(source, origin, "video")
             fps = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1001)
             width, height = info.width - info.width % 2, info.height - info.height % 2
-            video = _add_video(container, fps, width, height)
+            video = add_video(container, fps, width, height)
             if video.codec_context.name == "libx264":
                 video.options = {**video.options, "preset": "veryfast", "crf": "23"}
             context = video.codec_context

@@ -47,7 +47,7 @@ def write_clip(
         atomic(path) as temporary,
         av.open(f"file:{temporary}", "w", format="mp4", options=BITEXACT) as container,
     ):
-        video = _add_video(container, rate, width, height)
+        video = add_video(container, rate, width, height)
         audio = container.add_stream("aac", rate=sample_rate, layout="mono", format="fltp")
         audio.bit_rate = 96_000
         audio.codec_context.thread_count = 1
@@ -96,7 +96,7 @@ def remux_clip(
             raise MediaError(path, reason) from error
 
 
-def _add_video(container: Any, rate: Fraction, width: int, height: int) -> Any:
+def add_video(container: Any, rate: Fraction, width: int, height: int) -> Any:
     if "libx264" in av.codecs_available:
         # macroblock trees over B frames let x264 read memory that it never wrote, so
         # that the same pictures gave other bytes from one call to the next; without both they never did

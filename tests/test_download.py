@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from fractions import Fraction
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -639,6 +640,9 @@ def test_the_corpus_of_what_is_there(server: Server, tmp_path: Path) -> None:
     assert counted.loc["Train", ["listed", "ok"]].to_list() == [2, 2]
     assert (counted.drop(columns="listed").sum(axis=1) == counted["listed"]).all()
 
+    held_out = [replace(one, split="validation") for one in listed]
+    assert set(statuses(held_out, tmp_path)["split"]) == {"validation"}
+    assert {one.split for one in corpus_of("dcase2017", CLASSES, held_out, tmp_path).clips} == {"validation"}
     digests = {
         corpus.digest,
         corpus_of("dcase2017", CLASSES, listed, tmp_path).digest,

@@ -50,9 +50,9 @@ def clips(tmp_path: Path) -> Path:
     folder.mkdir()
     rng = np.random.default_rng(0)
     for number in range(len(LABELS)):
-        frames = rng.integers(0, 256, (4, 48, 64, 3), dtype=np.uint8).repeat(12, axis=0)
+        frames = rng.integers(0, 256, (4, 48, 64, 3), dtype=np.uint8).repeat(6, axis=0)
         sound = 0.1 * rng.standard_normal(64000, dtype=np.float32)
-        write_clip(folder / f"-video{number:05d}_3.000_5.000.mp4", frames, 24, sound, 32000)
+        write_clip(folder / f"-video{number:05d}_3.000_5.000.mp4", frames, 12, sound, 32000)
     return folder
 
 

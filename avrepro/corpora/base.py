@@ -55,7 +55,7 @@ class Corpus:
     clips: tuple[Clip, ...]
     missing: tuple[MissingClip, ...]
     digest: str  # SHA-256 over what the clips are: lists, labels, and the world or files they come from
-    strong: Path | None = None  # folder with the planted truth (evaluation only); demo world
+    strong: Path | None = None  # folder with the planted truth (evaluation only); demo world, paired
 
     def split(self, name: str) -> Corpus:
         """The same corpus with the clips of one split alone."""

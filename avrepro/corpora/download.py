@@ -235,7 +235,7 @@ def _now(clip: ListedClip, rows: Mapping[str, Status], folder: Path) -> Status:
     if row.status == "ok" and not row.present(folder):
         reason = f"{folder / row.file} is gone or has changed since; run avrepro data clips again"
         return Status(clip.id, clip.split, NOT_FETCHED, reason)
-    return row
+    return replace(row, split=clip.split)  # a list may be split anew since
 
 
 def _download(

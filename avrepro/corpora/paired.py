@@ -91,7 +91,7 @@ def load_paired(
     if folder is not None:
         place = Path(folder)
     else:
-        place = _published(table) if manifest is None else table.parent
+        place = published_folder(table) if manifest is None else table.parent
     items = read_items(place, table, strict)
     digest = paired_digest(items, seed, clips_per_class)
     kept = home() / "corpora" / f"paired-{digest[:12]}"
@@ -108,7 +108,7 @@ def load_paired(
     return corpus
 
 
-def _published(table: Path) -> Path:
+def published_folder(table: Path) -> Path:
     """Folder of the items of data_manifests/paired.csv, found by the first of them."""
     from avrepro.fetch import find
 

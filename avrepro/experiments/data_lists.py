@@ -45,7 +45,7 @@ SAMPLES = {  # the official evaluator's own samples, prediction -> what it print
     "recall_affected_prediction.csv": "recall_affected_output.txt",
     "invalid_prediction.csv": "output_invalid_prediction.csv",
 }
-PERCENT = range(1, 100)  # thresholds of the sweep
+PERCENT = range(1, 96)  # thresholds of the sweep
 MODELS = ("balanced", "full")  # the published model, by the AudioSet list that it was trained on
 SUMMARY = {"mAP": 0, "mAUC": 1, "d_prime": 4}  # columns of its results by epoch
 
@@ -76,13 +76,11 @@ def measure_dcase2017(parameters: Data) -> Results | None:
     run.add("list", "", "classes", len(dcase2017.CLASSES))
     run.add("list", "", "clips_at_hand", len(run.corpus.clips))
     counts = class_counts(listed, dcase2017.CLASSES)
-    for split, column in counts.items():
-        run.add("list", str(split), "clips", sum(clip.split == split for clip in listed))
-        run.add("list", str(split), "imbalance", column.max() / column.min())
+    run.add("list", "", "clips", sum(clip.split == "validation" for clip in listed), label="validation")
+    for name, column in counts.assign(training=counts["train"] + counts["validation"]).items():
+        run.add("list", "", "imbalance", column.max() / column.min(), label=str(name))
         for label, count in column.items():
-            run.add("list", str(split), "clips_with_label", count, label=str(label))
-    for label, row in counts.iterrows():
-        run.add("list", "", "clips_with_label", row["train"] + row["validation"], label=f"training | {label}")
+            run.add(f"list, {name}", "", "clips_with_label", count, label=str(label))
     table = statuses(listed, folder)
     if (table["status"] != NOT_FETCHED).any():
         by_class = missing_by_class(dcase2017.CLASSES, listed, table)
@@ -130,12 +128,12 @@ def measure_predictions(parameters: Data) -> Results | None:
         run.add(f"file {number:02d}", "", "largest_difference", row["largest_difference"])
     truth = dcase2017.read_weak(_task("weak", "testing"))
     for prediction, output in SAMPLES.items():
-        folder = "official_evaluator_samples"
+        folder, name = "official_evaluator_samples", f"sample {prediction.removesuffix('_prediction.csv')}"
         ours = official_scores(truth, dcase2017.read_predictions(fetch(TASK, f"{folder}/prediction/{prediction}")))
         official = read_official_output(fetch(TASK, f"{folder}/output/{output}"))
-        run.add(prediction, "", "official", official.micro["f1"] / 100)
-        run.add(prediction, "", "ours", ours.micro["f1"] / 100)
-        run.add(prediction, "", "largest_difference", (ours.micro - official.micro).abs().max())
+        run.add(name, "", "official", official.micro["f1"] / 100)
+        run.add(name, "", "ours", ours.micro["f1"] / 100)
+        run.add(name, "", "largest_difference", (ours.micro - official.micro).abs().max())
     _note_thresholds(run, truth, parameters.seed)
     return run.write()
 

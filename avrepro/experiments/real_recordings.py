@@ -18,7 +18,8 @@ import torch
 from avrepro import digests
 from avrepro.corpora.base import Clip, Corpus
 from avrepro.corpora.esc10 import DURATION, FOLDS, folds, load_esc10
-from avrepro.corpora.paired import read_items
+from avrepro.corpora.paired import published_folder
+from avrepro.corpora.paired_items import read_items
 from avrepro.corpora.paired_render import read_photograph
 from avrepro.evaluation import metric_interval, seed_interval
 from avrepro.experiments.li2017 import load_inputs, log_mel_feature, run_branches
@@ -32,6 +33,7 @@ from avrepro.features.words import (
     packaged_glove,
     similarities,
 )
+from avrepro.manifests import manifest_path
 from avrepro.media import read_audio
 from avrepro.models.efficientnet import EfficientNetLite0
 from avrepro.models.li2017 import train_audio
@@ -148,8 +150,9 @@ def measure_photographs(device: torch.device) -> Run:
     The ImageNet network names objects, word vectors take them to the labels that have photographs (section 2.2.2),
     with plain phrases as in the paper and with corrected ones. Nothing learns from the photographs.
     """
-    items, folder = read_items()
-    pictures = [item for item in items if item.modality == "image"]
+    table = manifest_path("paired.csv")
+    folder = published_folder(table)
+    pictures = [item for item in read_items(folder, table) if item.modality == "image"]
     labels = tuple(sorted({item.label for item in pictures}))
     clips = tuple(Clip(item.path, folder / item.path, "test", (item.label,)) for item in pictures)
     digest = digests.of_values([[item.path, item.sha256, item.label] for item in pictures])

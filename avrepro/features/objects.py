@@ -51,7 +51,9 @@ def key_frame_times(network: Backbone, rate: float, size: tuple[int, int], k: in
     """
 
     def read(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-        return read_frames(clip.path, times=np.arange(0, DURATION, 1 / rate), size=size)
+        frames, times = read_frames(clip.path, times=np.arange(0, DURATION, 1 / rate), size=size)
+        new = np.diff(times, prepend=-np.inf) > 0  # a short or slow clip gives the same frame several times
+        return frames[new], times[new]
 
     def compute(decoded: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         frames, times = decoded

@@ -25,8 +25,8 @@ def missing_note(results: Results | None, *names: str) -> bool:
     """Whether a part of the chapter has nothing to show, with a note that says why and what to do."""
     if results is None:
         what = "; ".join(source(name).what for name in names)
-        commands = " and ".join(f"`avrepro data fetch {name}`" for name in names)
-        show_note(f"Not fetched: {what}. Run {commands}, then this chapter again.")
+        commands = " and ".join(f"avrepro data fetch {name}" for name in names)
+        show_note(f"Not fetched: {what}. Run: {commands}; then this chapter again.")
     return results is None
 
 
@@ -37,25 +37,28 @@ def count(results: Results, system: str, metric: str, label: str = "", split: st
 
 def corpora_table(world: Results, manifests: Results, dcase2017: Results | None, audioset: Results | None) -> None:
     """The corpora of the book: how large, on what terms, and whether this run had them."""
-    made = [*_sizes(world, "corpus"), "made here; drawings OpenMoji, CC BY-SA 4.0"]
+    made = "none needed; drawings OpenMoji, CC BY-SA 4.0"
     items = " and ".join(
         f"{count(manifests, 'paired', f'{kind}_items')} {name}"
         for kind, name in (("audio", "recordings"), ("image", "photographs"))
     )
+    esc10 = [count(manifests, "esc10", "clips"), count(manifests, "esc10", "classes"), "1"]
+    hours = f"{manifests.number('esc10', 'hours').value:.1f}"
     rows = [
-        ["demo", "made", *made, "rendered"],
-        ["demo-null", "made", *made, "rendered when used: the pictures of demo, exchanged between clips"],
-        ["paired", "real", items, count(manifests, "paired", "classes"), "1.0 an item", "–", source("paired").licence,
-         _here(manifests, "paired")],
-        ["esc10", "real", count(manifests, "esc10", "clips"), count(manifests, "esc10", "classes"), "1.0",
-         f"{manifests.number('esc10', 'hours').value:.1f}", source("esc10").licence, _here(manifests, "esc10")],
+        ["demo (made)", *_sizes(world, "corpus"), "rendered", made],
+        ["demo-null (made)", *_sizes(world, "corpus"), "rendered when used", made],
+        ["paired (real)", items, count(manifests, "paired", "classes"), "1", "–", _here(manifests, "paired"),
+         _licence("paired")],
+        ["esc10 (real, sound alone)", *esc10, hours, _here(manifests, "esc10"), _licence("esc10")],
         _listed_row("dcase2017", "dcase2017_task4", dcase2017, manifests),
         _listed_row("audioset", "audioset", audioset, manifests),
     ]  # fmt: skip
     show_table(
-        ["corpus", "kind", "clips", "classes", "labels a clip", "hours", "licence", "in this run"],
+        ["corpus", "clips", "classes", "labels a clip", "hours", "in this run", "licence"],
         rows,
-        "The corpora of this book. Sizes of official lists are those of the lists; clips are fetched apart from them.",
+        "The corpora of this book. Sizes of published corpora are those of their official lists; the clips themselves "
+        "are "
+        "fetched apart from them. The section on sources has the whole licences.",
         manifests,
     )
 
@@ -81,7 +84,7 @@ def timeline(shown: Example) -> None:
         seen.setdefault(f"see: {span.name}", []).append(span)
     rows = [(name, [span]) for name, span in heard] + list(seen.items())
     figure, (top, bottom) = pyplot.subplots(
-        2, 1, figsize=(10, 3.2 + 0.32 * len(rows)), height_ratios=(2.4, 0.36 * len(rows) + 0.2), sharex=True,
+        2, 1, figsize=(8.5, 3.0 + 0.32 * len(rows)), height_ratios=(2.4, 0.36 * len(rows) + 0.2), sharex=True,
         layout="constrained",
     )  # fmt: skip
     top.imshow(
@@ -121,7 +124,7 @@ def timeline(shown: Example) -> None:
 
 def frames_figure(shown: Example) -> None:
     """Pictures of one clip at equal distances."""
-    figure, panels = pyplot.subplots(2, len(shown.times) // 2, figsize=(10, 5.3), layout="constrained")
+    figure, panels = pyplot.subplots(2, len(shown.times) // 2, figsize=(8.5, 4.6), layout="constrained")
     for axes, time, picture in zip(panels.flat, shown.times, shown.pictures, strict=True):
         axes.imshow(picture)
         axes.set_title(f"{time:.2f} s", fontsize=9)
@@ -142,7 +145,7 @@ def clip_player(shown: Example) -> None:
         f"Clip {shown.clip.id} as models read it ({shown.clip.path.stat().st_size / 1000:.0f} kB of mp4): {sounds}."
     )
     video = (
-        f'<video controls preload="metadata" width="384" aria-label="{html.escape(caption, quote=True)}" '
+        f'<video controls preload="auto" width="384" aria-label="{html.escape(caption, quote=True)}" '
         f'src="data:video/mp4;base64,{base64.b64encode(shown.clip.path.read_bytes()).decode()}"></video>'
     )
     _show_players(f"<figure>{video}<figcaption>{html.escape(caption)}</figcaption></figure>", caption)
@@ -159,8 +162,7 @@ def sound_players(sounds: dict[str, tuple[np.ndarray, int]]) -> None:
         )
         figures.append(f'<figure style="margin:0">{audio}<figcaption>{html.escape(label)}</figcaption></figure>')
     grid = '<div style="display:grid;grid-template-columns:repeat(auto-fill,minmax(15rem,1fr));gap:0.8rem">'
-    caption = f"The {len(sounds)} classes as the demo world makes them: one rendering each, alone, without room or "
-    "background."
+    caption = f"The {len(sounds)} classes as the demo world makes them: one rendering each, without room or background."
     _show_players(f"{grid}{''.join(figures)}</div><p>{html.escape(caption)}</p>", f"{caption} {', '.join(sounds)}")
 
 
@@ -177,6 +179,17 @@ def mp3(waveform: np.ndarray, rate: int) -> bytes:
     return file.getvalue()
 
 
+def families_table() -> None:
+    """Which of AudioSet's names count as right for which class."""
+    classes: dict[tuple[str, ...], list[str]] = {}
+    for label, family in FAMILIES.items():
+        classes.setdefault(family, []).append(label)
+    rows = [["; ".join(labels), "; ".join(family)] for family, labels in classes.items()]
+    show_table(
+        ["classes", "names that count as right"], rows, "Families, written down before anything was listened to."
+    )
+
+
 def hearing_table(world: Results) -> None:
     """What YAMNet says of each class's sounds."""
     if not len(world.select(system="YAMNet")):
@@ -184,24 +197,23 @@ def hearing_table(world: Results) -> None:
         return
     heard = world.select(system="YAMNet", metric="heard").sort_values("value", ascending=False, kind="stable")
     rows = []
-    for label, family in FAMILIES.items():
+    for label in FAMILIES:
         names = heard[heard["label"].str.startswith(f"{label} | ")]
-        said = ", ".join(f"{row.label.split(' | ')[1]} ({100 * row.value:.0f} %)" for row in names.head(3).itertuples())
+        said = "; ".join(f"{row.label.split(' | ')[1]} ({100 * row.value:.0f} %)" for row in names.head(3).itertuples())
         first, five = (world.number("YAMNet", f"family_{place}", label=label) for place in ("first", "among_five"))
-        rows.append([label, ", ".join(family), said, percent(first), percent(five)])
+        rows.append([label, said, percent(first), percent(five)])
     overall = [world.number("YAMNet", f"family_{place}") for place in ("first", "among_five")]
-    rows.append(["all", "", "", *map(percent, overall)])
+    rows.append(["all classes", "", *map(percent, overall)])
     firsts, fives = (count(world, "YAMNet", f"classes_family_{place}") for place in ("first", "among_five"))
     renderings = count(world, "YAMNet", "renderings")
     show_table(
-        ["class", "names that count as its family", "YAMNet's first name (share, at most three)",
-         "first name in the family, % of renderings", "one of the first five, %"],
+        ["class", "YAMNet's first name (share of renderings; three at most)", "first name in the family, %",
+         "one of the first five in the family, %"],
         rows,
         f"What YAMNet, which never heard the demo world, calls its sounds: {renderings} renderings of each class, "
         f"alone. "
-        f"The family is right, in more than half of the renderings, for {firsts} of {len(FAMILIES)} classes by the "
-        f"first name, and for {fives} if one of the first five names may be it. Brackets: 95 % intervals (bootstrap "
-        f"over "
+        f"In more than half of the renderings the family is right for {firsts} of {len(FAMILIES)} classes by the first "
+        f"name, and for {fives} if one of the first five names may be it. Brackets: 95 % intervals (bootstrap over "
         f"renderings). Profile {world.passport()['profile']}.",
         world,
     )  # fmt: skip
@@ -215,11 +227,13 @@ def sources_table(manifests: Results) -> None:
         checks = ", ".join(dict.fromkeys(file.check for file in one.files))
         megabytes = f"{size.iloc[0]['value'] / 1e6:,.1f}" if len(size) else "not told"
         here = _here(manifests, name)
-        rows.append([name, one.what, count(manifests, "source", "files", name), megabytes, one.licence, checks, here])
+        what = f"{one.what}. Licence: {one.licence}"
+        rows.append([name, what, count(manifests, "source", "files", name), megabytes, checks, here])
     show_table(
-        ["source", "what", "files", "MB", "licence", "checked by", "in this run"],
+        ["source", "what, and on what terms", "files", "MB", "checked by", "in this run"],
         rows,
-        "Sources, from the manifests in data_manifests. 'At hand' files were found in the cache or in AVREPRO_MIRROR.",
+        "Sources, from the manifests in data_manifests. Files at hand lie in the cache or in the folder of "
+        "AVREPRO_MIRROR.",
         manifests,
     )
 
@@ -252,12 +266,14 @@ def _sizes(results: Results, system: str) -> list[str]:
 
 def _listed_row(name: str, manifest: str, results: Results | None, manifests: Results) -> list[str]:
     sizes = ["–"] * 4 if results is None else _sizes(results, "list")
-    here = _here(manifests, manifest)
-    if results is None:
-        return [name, "published", *sizes, source(manifest).licence, here]
-    clips = results.select(system="list", metric="clips_at_hand")
-    here = f"lists {here}, {clips.iloc[0]['value']:,.0f} clips" if len(clips) else f"lists {here}"
-    return [name, "published", *sizes, source(manifest).licence, here]
+    here = f"lists {_here(manifests, manifest)}"
+    if results is not None and len(results.select(metric="clips_at_hand")):
+        here += f", {count(results, 'list', 'clips_at_hand')} clips"
+    return [f"{name} (published)", *sizes, here, _licence(manifest)]
+
+
+def _licence(name: str) -> str:
+    return source(name).licence.split(";")[0]
 
 
 def _here(manifests: Results, name: str) -> str:

@@ -52,30 +52,32 @@ def lists_table(dcase2017: Results | None) -> None:
 
 
 def imbalance_figure(dcase2017: Results | None) -> None:
-    """Clips of each class in training, and in the validation clips that are held out of it."""
+    """Clips of each class in the training list, and in the validation clips that are held out of it."""
     if dcase2017 is None:
         return
-    splits = ("train", "validation")
-    table = {split: dcase2017.select(system="list", metric="clips_with_label", split=split) for split in splits}
-    order = table["train"].sort_values("value", ascending=False)["label"].tolist()
-    figure, panels = pyplot.subplots(1, 2, figsize=(10, 4.8), sharey=True, layout="constrained")
-    for axes, split, colour in zip(panels, splits, COLOURS, strict=False):
-        values = table[split].set_index("label")["value"].loc[order]
+    shown = {"the official training list": "training", "held out for validation": "validation"}
+    table = {name: dcase2017.select(metric="clips_with_label", system=f"list, {name}") for name in shown.values()}
+    order = table["training"].sort_values("value", ascending=False)["label"].tolist()
+    figure, panels = pyplot.subplots(1, 2, figsize=(8.5, 4.6), sharey=True, layout="constrained")
+    for axes, (title, name), colour in zip(panels, shown.items(), COLOURS, strict=False):
+        values = table[name].set_index("label")["value"].loc[order]
         bars = axes.barh(range(len(order)), values, color=colour)
         axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
-        clips, ratio = count(dcase2017, "list", "clips", split=split), _imbalance(dcase2017, split)
-        axes.set(title=f"{split}: {clips} clips, {ratio}", xlabel="clips with the label")
-        axes.margins(x=0.15)
+        axes.set(title=f"{title}: {count(dcase2017, 'list', 'clips', name)} clips", xlabel="clips with the label")
+        axes.margins(x=0.2)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].invert_yaxis()
-    seed = dcase2017.passport()["seed"]
+    ratio = {
+        name: f"{dcase2017.number('list', 'imbalance', label=name).value:.2f} : 1"
+        for name in ("training", "validation", "train")
+    }
     show_figure(
         figure,
-        f"DCASE 2017 Task 4, clips of each class. Left: the official training list less the clips held out; commonest "
-        f"to rarest "
-        f"{_imbalance(dcase2017, 'train')}. Right: the clips held out of it for validation, drawn with seed {seed} so "
-        f"that "
-        f"the classes are as even as can be: {_imbalance(dcase2017, 'validation')}.",
+        f"DCASE 2017 Task 4, clips of each class. Left: the official training list, imbalance {ratio['training']}. "
+        f"Right: the "
+        f"clips held out of it for validation, drawn with seed {dcase2017.passport()['seed']}: {ratio['validation']}. "
+        f"What is "
+        f"left to train on has {ratio['train']}, for an even validation set takes a large part of the rarest classes.",
         f"Two bar charts of {len(order)} classes; in training from {order[0]} (most) to {order[-1]} (fewest), in "
         f"validation "
         "bars of nearly equal length.",
@@ -92,7 +94,7 @@ def company_figure(dcase2017: Results | None) -> None:
     grid = told.assign(label=pairs[0], other=pairs[1]).pivot(index="label", columns="other", values="value")
     order = list(dict.fromkeys(pairs[0]))
     grid = 100 * grid.loc[order, order]
-    figure, axes = pyplot.subplots(figsize=(9.5, 7.6), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8.5, 7), layout="constrained")
     sns.heatmap(
         grid, ax=axes, cmap="viridis", annot=True, fmt=".0f", annot_kws={"fontsize": 8}, linewidths=0.5, vmin=0,
         cbar_kws={"label": "% of the row's clips"},
@@ -120,9 +122,9 @@ def clips_table(dcase2017: Results | None) -> None:
     found = dcase2017.select(system="clips")
     if not len(found):
         show_note(
-            "No clips of DCASE 2017 Task 4 were fetched on this machine: `avrepro data clips dcase2017 --split "
-            "testing` "
-            "gets those that are still there; this table then tells by class which are missing, and why."
+            "No clips of DCASE 2017 Task 4 were fetched on this machine. Run: avrepro data clips dcase2017 --split "
+            "testing; it gets those that are still there, and a table here then tells by class what is missing, and "
+            "why."
         )
         return
     metrics = [name for name in ("listed", *STATUSES, "not fetched") if name in set(found["metric"])]
@@ -169,7 +171,8 @@ def audioset_table(audioset: Results | None, paper: dict[str, Any]) -> None:
     show_table(
         ["", "clips", "classes", "labels a clip", "commonest class (clips)", "rarest class (clips)"],
         rows,
-        "AudioSet's labels. The paper's numbers are of the training set, the unbalanced list; the balanced and the "
+        "AudioSet's labels. The paper's commonest and rarest class are those of the unbalanced list; the balanced and "
+        "the "
         "evaluation "
         "list were drawn so that every class has clips.",
         audioset,
@@ -182,7 +185,7 @@ def audioset_figure(audioset: Results | None) -> None:
     """Sorted class counts of the AudioSet lists."""
     if audioset is None:
         return
-    figure, axes = pyplot.subplots(figsize=(9, 4), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(8.5, 4), layout="constrained")
     told = []
     for name, colour, style in zip(_audioset_lists(audioset), COLOURS, ("-", "--", ":"), strict=False):
         values = audioset.select(system=f"list, {name}", metric="clips_with_label")["value"]
@@ -203,28 +206,27 @@ def predictions_table(predictions: Results | None) -> None:
     """Published predictions scored by the official evaluator and here."""
     if missing_note(predictions, "dcase2017_task4", "published_predictions") or predictions is None:
         return
-    names = list(dict.fromkeys(predictions.select(metric="largest_difference")["system"]))
+    averaged = set(predictions.select(metric="macro_f1")["system"])
     rows = []
-    for name in names:
-        official, ours = (predictions.number(name, metric) for metric in ("official", "ours"))
+    for name in predictions.select(metric="largest_difference")["system"]:
+        scores = [_percent3(predictions.number(name, metric)) for metric in ("official", "ours")]
         difference = predictions.number(name, "largest_difference").value
-        whole = [row for row in names if row.startswith("file")]
-        averages = (
-            [_percent3(predictions.number(name, metric)) for metric in ("class_average_f1", "macro_f1")]
-            if name in whole
-            else ["–", "–"]
-        )
-        rows.append([name, _percent3(official), _percent3(ours), f"{difference:.1e}", *averages])
+        averages = [
+            _percent3(predictions.number(name, metric)) if name in averaged else "–"
+            for metric in ("class_average_f1", "macro_f1")
+        ]
+        rows.append([name, *scores, f"{difference:.1e}", *averages])
     show_table(
-        ["predictions", "micro F1, official, %", "micro F1, ours, %", "largest difference, percentage points",
-         "class-wise average F1 (F of mean P and mean R), %", "mean of the classes' F1, %"],
+        ["predictions", "official micro F1, %", "our micro F1, %", "largest difference, points", "F1 of the mean P and R, %",
+         "mean of the classes' F1, %"],
         rows,
-        "Predictions on the 488 testing clips, scored by the official evaluator and here. The largest difference is "
-        "over all "
-        "that the evaluator printed: micro and class-wise precision, recall and F1 for the published files, micro for "
-        "its "
-        "own samples. The sample 'invalid' was printed for another version of its file, which lacks a clip: it must "
-        "differ.",
+        "Predictions on the testing clips, scored by the official evaluator and here. The largest difference "
+        "(percentage "
+        "points) is over all that the evaluator printed: micro and class-wise precision, recall and F1 of the "
+        "published "
+        "files, micro alone of its own samples. The two averages over classes are ours. The output that the evaluator "
+        "ships "
+        "for its sample 'invalid' is that of another version of the file, so there the two must differ.",
         predictions,
     )  # fmt: skip
 
@@ -296,10 +298,6 @@ def ranking_table(ranking: Results | None) -> None:
         "authors state, and those that our functions make of its published average precision and AUC of 527 classes.",
         ranking,
     )
-
-
-def _imbalance(dcase2017: Results, split: str) -> str:
-    return f"{dcase2017.number('list', 'imbalance', split).value:.2f} : 1"
 
 
 def _audioset_lists(audioset: Results) -> list[str]:
