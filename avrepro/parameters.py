@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -18,6 +18,8 @@ class Parameters(BaseModel):
     """What every chapter takes."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    sources: ClassVar[tuple[str, ...]] = ()  # what of the data manifests is shown where it is at hand
 
     profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -51,6 +53,10 @@ class LightweightFusion(Parameters):
 
 class Data(Parameters):
     """Parameters of the chapter on the data; it shows the demo world of its profile."""
+
+    sources = (
+        "ast_per_class", "audioset", "dcase2017_task4", "esc10", "paired", "published_predictions", "yamnet",
+    )  # fmt: skip
 
     profile: Literal["ci", "demo"] = "demo"
 

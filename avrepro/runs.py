@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from avrepro import digests
+from avrepro.fetch import at_hand
 from avrepro.files import atomic
 from avrepro.home import home
-from avrepro.parameters import check
+from avrepro.parameters import CHAPTERS, check
 from avrepro.progress import say
+from avrepro.results import COMMITTED
 
 BOOK = digests.ROOT / "book"
 BUILD = digests.ROOT / "_build"
@@ -50,7 +52,9 @@ def notebook_of(chapter: str) -> Path:
 
 
 def run_key(chapter: str, given: Mapping[str, Any]) -> str:
-    """Digest of all that an executed chapter depends on: notebook, parameters, code, manifests, dependencies.
+    """Digest of all that an executed chapter depends on.
+
+    Notebook, parameters, code, manifests, dependencies, committed results, and which sources are at hand.
 
     :raises ParameterError: if the chapter cannot run with these parameters.
     """
@@ -60,9 +64,10 @@ def run_key(chapter: str, given: Mapping[str, Any]) -> str:
         path = Path(parameters.get(name) or os.devnull)
         names = sorted(path.rglob("*")) if path.is_dir() else [path]
         files += [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in names if one.is_file()]
-    notebook = digests.of_files([notebook_of(chapter)], BOOK)
+    here = [name for name in CHAPTERS[chapter].sources if at_hand(name)]
+    shown = digests.of_files([notebook_of(chapter), *COMMITTED.glob("*.parquet")], digests.ROOT)
     code = [digests.code(), digests.manifests(), digests.dependencies()]
-    return digests.of_values([chapter, notebook, parameters, files, *code])[:16]
+    return digests.of_values([chapter, shown, parameters, files, here, *code])[:16]
 
 
 def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:

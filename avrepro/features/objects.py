@@ -24,6 +24,7 @@ from avrepro.progress import say, track
 
 PICTURES_PER_SECOND = 12  # of the file that taught pictures go through; the demo world's rate
 DURATION = 10.0  # s of a clip that are looked at
+NETWORKS = ("models/backbones.py", "models/caffenet.py", "models/efficientnet.py")
 
 
 class Backbone(Protocol):
@@ -182,5 +183,5 @@ def _fit_probe(pooled: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np
 
 def _digest(settings: list, *code: str) -> str:
     return digests.of_values(
-        [settings, digests.code("features/objects.py", "media.py", "models/efficientnet.py", *code), digests.versions()]
+        [settings, digests.code("features/objects.py", "media.py", *NETWORKS, *code), digests.versions()]
     )
