@@ -145,31 +145,43 @@ def yamnet_feature(device: torch.device) -> Feature:
 
 
 def measure_photographs(device: torch.device) -> Run:
-    """The zero-shot picture branch, photograph by photograph: does the nearest event have the photograph's label?
+    """Accuracy of the zero-shot picture branch, photograph by photograph, over all labels that have photographs."""
+    corpus = photographs()
+    run = Run(CHAPTER, _parameters(corpus, ()), corpus, device_name(device), CODE)
+    truth = corpus.targets().argmax(axis=1)
+    for system, found in nearest_events(corpus, device).items():
+        _add_accuracies(run, system, (found == truth)[None], truth)
+    return run
 
-    The ImageNet network names objects, word vectors take them to the labels that have photographs (section 2.2.2),
-    with plain phrases as in the paper and with corrected ones. Nothing learns from the photographs.
-    """
+
+def photographs() -> Corpus:
+    """The photographs of corpus ``paired``, each a clip of its own in split ``test``."""
     table = manifest_path("paired.csv")
     folder = published_folder(table)
-    pictures = [item for item in read_items(folder, table) if item.modality == "image"]
-    labels = tuple(sorted({item.label for item in pictures}))
-    clips = tuple(Clip(item.path, folder / item.path, "test", (item.label,)) for item in pictures)
-    digest = digests.of_values([[item.path, item.sha256, item.label] for item in pictures])
-    corpus = Corpus("paired, photographs", labels, clips, (), digest)
-    run = Run(CHAPTER, _parameters(corpus, ()), corpus, device_name(device), CODE)
+    items = [item for item in read_items(folder, table) if item.modality == "image"]
+    labels = tuple(sorted({item.label for item in items}))
+    clips = tuple(Clip(item.path, folder / item.path, "test", (item.label,)) for item in items)
+    digest = digests.of_values([[item.path, item.sha256, item.label] for item in items])
+    return Corpus("paired, photographs", labels, clips, (), digest)
 
+
+def nearest_events(corpus: Corpus, device: torch.device) -> dict[str, np.ndarray]:
+    """System -> the class that each photograph's objects are nearest to, int [clips]; nothing learns from them.
+
+    The ImageNet network names objects, word vectors take them to the classes (section 2.2.2), with plain phrases as
+    in the paper and with corrected ones.
+    """
     network = EfficientNetLite0.pretrained(device=device)
     told = [
         network.probabilities(read_photograph(clip.path)[None])[0]
-        for clip in track(clips, "objects in photographs", unit="photographs")
+        for clip in track(corpus.clips, "objects in photographs", unit="photographs")
     ]
-    objects = clip_objects(np.array(told)[:, None])
-    vectors, truth = packaged_glove(), corpus.targets().argmax(axis=1)
-    for name, similar in (("plain words", similarities), ("corrected words", corrected_similarities)):
-        found = map_objects_to_events(objects, similar(network.classes, labels, vectors)).argmax(axis=1)
-        _add_accuracies(run, f"video, {name}", (found == truth)[None], truth)
-    return run
+    objects, vectors = clip_objects(np.array(told)[:, None]), packaged_glove()
+    similarity = {
+        "video, plain words": similarities(network.classes, corpus.classes, vectors),
+        "video, corrected words": corrected_similarities(network.classes, corpus.classes, vectors),
+    }
+    return {system: map_objects_to_events(objects, one).argmax(axis=1) for system, one in similarity.items()}
 
 
 def _parameters(corpus: Corpus, seeds: Sequence[int]) -> dict[str, object]:

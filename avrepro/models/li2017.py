@@ -17,6 +17,9 @@ from avrepro.home import home
 from avrepro.training import Optimisation, Verdict, fit, predict
 
 
+CODE = ("evaluation/metrics.py", "evaluation/thresholds.py", "models/li2017.py", "training.py")  # of a checkpoint
+
+
 class CheckpointError(ValueError):
     """A file that is no checkpoint of the audio branch."""
 
@@ -168,7 +171,7 @@ def train_audio(
             "clips": [train[0].digest_names, validation[0].digest_names],
             "labels": [part[1].astype(int).tolist() for part in (train, validation)],
             "settings": [config.values(), settings.values(), mixing, seed, device.type],
-            "code": digests.code("models/li2017.py", "training.py", "evaluation/metrics.py", "evaluation/thresholds.py"),
+            "code": digests.code(*CODE),
             "dependencies": digests.dependencies(),
         }
     )
