@@ -16,7 +16,6 @@ from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.training import Optimisation, Verdict, fit, predict
 
-
 CODE = ("evaluation/metrics.py", "evaluation/thresholds.py", "models/li2017.py", "training.py")  # of a checkpoint
 
 
