@@ -30,6 +30,7 @@ from avrepro.training import choose_device, device_name
 RENDERINGS = {"ci": 2, "demo": 10}  # of each class that YAMNet listens to
 IN_VIEW = 0.1  # a thing is in view where at least this share of it is not hidden
 SMALL = 400_000  # bytes; the example is embedded in the page
+WELL_HEARD = 0.0  # dB against the background
 FRAMES = 6  # pictures of the example
 
 
@@ -115,7 +116,7 @@ def measure_sources(parameters: Data) -> Results:
 
 
 def example(corpus: Corpus) -> Example:
-    """A test clip that shows the world's ways: two or more labelled sounds, the source of one in view; small enough.
+    """A test clip that shows the world's ways: two or more sounds, all well heard, the source of one in view; small.
 
     The first such clip in the corpus's order, else the first with a labelled sound.
     """
@@ -125,10 +126,12 @@ def example(corpus: Corpus) -> Example:
     if not labelled:
         raise CorpusError(f"corpus {corpus.name} has no test clip with a label")
     sources_seen = sight[sight["label"].notna()].groupby("clip")["label"].agg(set).to_dict()
+    faintest = pd.read_csv(corpus.strong / "sound.csv").groupby("clip")["snr_db"].min()
     telling = [
         clip
         for clip in labelled
         if len(clip.labels) > 1
+        and faintest[clip.id] >= WELL_HEARD
         and set(clip.labels) & sources_seen.get(clip.id, set())
         and clip.path.stat().st_size <= SMALL
     ]

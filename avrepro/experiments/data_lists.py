@@ -64,7 +64,9 @@ def measure_dcase2017(parameters: Data) -> Results | None:
         run.add("list", "", "clips", len(labels), label=name)
         run.add("list", "", "weak_rows", len(dcase2017.read_weak(_task("weak", name))), label=name)
         if name in STRONG:
-            run.add("list", "", "strong_rows", len(dcase2017.read_strong(_task("strong", name))), label=name)
+            strong = dcase2017.read_strong(_task("strong", name))
+            run.add("list", "", "strong_rows", len(strong), label=name)
+            run.add("list", "", "untimed_rows", (~strong["timed"]).sum(), label=name)
         run.add("list", "", "labels_per_clip", sizes.mean(), label=name)
         run.add("list", "", "clips_with_several_labels", (sizes > 1).mean(), label=name)
         run.add("list", "", "most_labels", sizes.max(), label=name)
@@ -142,7 +144,7 @@ def measure_ranking(parameters: Data) -> Results | None:
     """mAP, mAUC and d' of a published model from its values by class, beside those that it states."""
     if not at_hand("ast_per_class"):
         return None
-    run = Run(CHAPTER, parameters.model_dump(), Corpus("audioset", (), (), (), _digest("ast_per_class")))
+    run = Run(CHAPTER, parameters.model_dump(), Corpus("published scores", (), (), (), _digest("ast_per_class")))
     for name in MODELS:
         stated = np.loadtxt(fetch("ast_per_class", f"{name}_result.csv"), delimiter=",", ndmin=2)[-1]
         ours = per_class_summary(fetch("ast_per_class", f"{name}_last_epoch.csv"))

@@ -37,10 +37,10 @@ def count(results: Results, system: str, metric: str, label: str = "", split: st
 
 def corpora_table(world: Results, manifests: Results, dcase2017: Results | None, audioset: Results | None) -> None:
     """The corpora of the book: how large, on what terms, and whether this run had them."""
-    made = "none needed; drawings OpenMoji, CC BY-SA 4.0"
-    items = " and ".join(
+    made = "none needed; drawings CC BY-SA 4.0"
+    items = ", ".join(
         f"{count(manifests, 'paired', f'{kind}_items')} {name}"
-        for kind, name in (("audio", "recordings"), ("image", "photographs"))
+        for kind, name in (("audio", "sounds"), ("image", "pictures"))
     )
     esc10 = [count(manifests, "esc10", "clips"), count(manifests, "esc10", "classes"), "1"]
     hours = f"{manifests.number('esc10', 'hours').value:.1f}"
@@ -49,7 +49,7 @@ def corpora_table(world: Results, manifests: Results, dcase2017: Results | None,
         ["demo-null (made)", *_sizes(world, "corpus"), "rendered when used", made],
         ["paired (real)", items, count(manifests, "paired", "classes"), "1", "–", _here(manifests, "paired"),
          _licence("paired")],
-        ["esc10 (real, sound alone)", *esc10, hours, _here(manifests, "esc10"), _licence("esc10")],
+        ["esc10 (real)", *esc10, hours, _here(manifests, "esc10"), _licence("esc10")],
         _listed_row("dcase2017", "dcase2017_task4", dcase2017, manifests),
         _listed_row("audioset", "audioset", audioset, manifests),
     ]  # fmt: skip
@@ -225,12 +225,12 @@ def sources_table(manifests: Results) -> None:
     for name, one in sources().items():
         size = manifests.select(system="source", metric="bytes", label=name)
         checks = ", ".join(dict.fromkeys(file.check for file in one.files))
-        megabytes = f"{size.iloc[0]['value'] / 1e6:,.1f}" if len(size) else "not told"
+        megabytes = f"{size.iloc[0]['value'] / 1e6:,.1f} MB" if len(size) else "size not told"
         here = _here(manifests, name)
         what = f"{one.what}. Licence: {one.licence}"
-        rows.append([name, what, count(manifests, "source", "files", name), megabytes, checks, here])
+        rows.append([name, here, what, f"{count(manifests, 'source', 'files', name)}; {megabytes}", checks])
     show_table(
-        ["source", "what, and on what terms", "files", "MB", "checked by", "in this run"],
+        ["source", "in this run", "what, and on what terms", "files", "checked by"],
         rows,
         "Sources, from the manifests in data_manifests. Files at hand lie in the cache or in the folder of "
         "AVREPRO_MIRROR.",

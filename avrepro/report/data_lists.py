@@ -28,25 +28,26 @@ def lists_table(dcase2017: Results | None) -> None:
         return
     rows = []
     for name in ("training", "testing", "evaluation"):
-        strong = dcase2017.select(system="list", metric="strong_rows", label=name)
+        timed = len(dcase2017.select(system="list", metric="strong_rows", label=name)) > 0
         rows.append(
             [
                 name,
                 count(dcase2017, "list", "clips", name),
                 count(dcase2017, "list", "weak_rows", name),
-                count(dcase2017, "list", "strong_rows", name) if len(strong) else "none",
+                count(dcase2017, "list", "strong_rows", name) if timed else "none",
+                count(dcase2017, "list", "untimed_rows", name) if timed else "–",
                 f"{dcase2017.number('list', 'labels_per_clip', label=name).value:.2f}",
                 percent(dcase2017.number("list", "clips_with_several_labels", label=name)),
                 count(dcase2017, "list", "most_labels", name),
             ]
         )
     show_table(
-        ["official list", "clips", "weak labels (rows)", "timed events (rows)", "labels a clip",
+        ["official list", "clips", "weak rows", "strong rows", "of them without a time", "labels a clip",
          "clips with several labels, %", "most labels of a clip"],
         rows,
-        "DCASE 2017 Task 4, counted in the official lists. Strong rows: onset and offset of an event; in the testing "
-        "and "
-        "evaluation lists alone.",
+        "DCASE 2017 Task 4, counted in the official lists. A weak row is a label of a clip; a strong row is meant to "
+        "give its "
+        "onset and offset too, but some give 0 for both.",
         dcase2017,
     )  # fmt: skip
 
@@ -65,6 +66,7 @@ def imbalance_figure(dcase2017: Results | None) -> None:
         axes.bar_label(bars, [f"{value:,.0f}" for value in values], padding=2, fontsize=8)
         axes.set(title=f"{title}: {count(dcase2017, 'list', 'clips', name)} clips", xlabel="clips with the label")
         axes.margins(x=0.2)
+        axes.locator_params(axis="x", nbins=4)
     panels[0].set_yticks(range(len(order)), order)
     panels[0].invert_yaxis()
     ratio = {
@@ -215,10 +217,10 @@ def predictions_table(predictions: Results | None) -> None:
             _percent3(predictions.number(name, metric)) if name in averaged else "–"
             for metric in ("class_average_f1", "macro_f1")
         ]
-        rows.append([name, *scores, f"{difference:.1e}", *averages])
+        rows.append([name, *scores, _tiny(difference), *averages])
     show_table(
-        ["predictions", "official micro F1, %", "our micro F1, %", "largest difference, points", "F1 of the mean P and R, %",
-         "mean of the classes' F1, %"],
+        ["predictions", "official micro F1, %", "our micro F1, %", "largest difference, points",
+         "F1 of the mean P and R, %", "mean of the classes' F1, %"],
         rows,
         "Predictions on the testing clips, scored by the official evaluator and here. The largest difference "
         "(percentage "
@@ -289,7 +291,7 @@ def ranking_table(ranking: Results | None) -> None:
                 ranking.number(system, which, label=name).value
                 for system, which in (("stated", metric), ("ours", metric), ("ours", f"{metric}_difference"))
             )
-            rows.append([f"{shown}, trained on the {name} list", f"{stated:.6f}", f"{ours:.6f}", f"{difference:.1e}"])
+            rows.append([f"{shown}, trained on the {name} list", f"{stated:.6f}", f"{ours:.6f}", _tiny(difference)])
     show_table(
         ["", "stated", "ours, from the values by class", "difference"],
         rows,
@@ -303,6 +305,10 @@ def ranking_table(ranking: Results | None) -> None:
 def _audioset_lists(audioset: Results) -> list[str]:
     told = audioset.select(system="list", metric="imbalance")["label"]
     return [name for name in ("unbalanced", "balanced", "evaluation") if name in set(told)]
+
+
+def _tiny(difference: float) -> str:
+    return f"{difference:.1e}" if difference else "0"
 
 
 def _percent3(number: Interval) -> str:

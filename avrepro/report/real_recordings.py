@@ -8,8 +8,8 @@ import numpy as np
 import seaborn as sns
 from matplotlib import pyplot
 
-from avrepro.report import origin, percent, published, show_figure, show_passport, show_table
-from avrepro.report.li2017 import SYSTEMS
+from avrepro.report import origin, percent, published, say, show_figure, show_passport, show_table
+from avrepro.report.li2017 import SYSTEMS, verdict
 from avrepro.results import COMMITTED, Results, ResultsError, read
 
 NAMES = ("esc10", "paired", "paired, photographs")
@@ -118,6 +118,23 @@ def photographs_table(results: Results) -> None:
         f"(bootstrap over photographs). Guessing has {100 / len(labels):.0f} %.",
         results,
     )
+
+
+def say_numbers(real: dict[str, Results]) -> None:
+    """Name the numbers that sentences use."""
+    paired, seen = real["paired"], real["paired, photographs"]
+    gain = paired.number("fused", "micro_f1_gain", "test")
+    texts = {
+        "real_origin": f"{origin(paired)}, {seeds_of(paired)} seeds",
+        "real_audio_f1": percent(paired.number("audio", "micro_f1", "test")),
+        "real_fused_f1": percent(paired.number("fused", "micro_f1", "test")),
+        "real_gain": percent(gain, signed=True),
+        "real_verdict": verdict(gain),
+    }
+    for name, text in texts.items():
+        say(name, text, paired)
+    for name, system in (("photographs_plain", "plain words"), ("photographs_corrected", "corrected words")):
+        say(name, percent(seen.number(f"video, {system}", "accuracy", "test")), seen)
 
 
 def passports(real: dict[str, Results]) -> None:
