@@ -89,6 +89,8 @@ def measure_dcase2017(parameters: Data) -> Results | None:
         for status in [name for name in by_class if by_class[name].any()]:
             for label, count in by_class[status].items():
                 run.add("clips", "", str(status), count, label=str(label))
+    if at_hand("audioset"):
+        _note_overlap(run, {name: {c.video for c in listed if c.split in splits} for name, splits in of_list.items()})
     return run.write()
 
 
@@ -154,6 +156,31 @@ def measure_ranking(parameters: Data) -> Results | None:
             run.add("ours", "", metric, values[metric], label=name)
             run.add("ours", "", f"{metric}_difference", abs(values[metric] - stated[column]), label=name)
     return run.write()
+
+
+def measure_paired(parameters: Data) -> Results:
+    """Recordings and photographs of each label in the manifest of corpus ``paired``, which is part of the project."""
+    path = manifests.manifest_path("paired.csv")
+    table = pd.read_csv(path)
+    labels = tuple(sorted(table["label"].unique()))
+    run = Run(CHAPTER, parameters.model_dump(), Corpus("paired", labels, (), (), digests.of_files([path], path.parent)))
+    for modality, items in table.groupby("modality"):
+        for metric, of in (("items", items), ("sure_items", items[items["strict"] == 1])):
+            counts = of["label"].value_counts()
+            run.add(str(modality), "", metric, len(of))
+            for label in labels:
+                run.add(str(modality), "", metric, counts.get(label, 0), label=label)
+        for label in labels:
+            run.add(str(modality), "", "groups", items[items["label"] == label]["group"].nunique(), label=label)
+    return run.write()
+
+
+def _note_overlap(run: Run, videos: dict[str, set[str]]) -> None:
+    """Videos of each official list that are in AudioSet's published lists too."""
+    for name in ("balanced", "evaluation"):
+        theirs = set(segments(name)["video"])
+        for ours, ids in videos.items():
+            run.add(f"also in AudioSet, {name}", "", "videos", len(ids & theirs), label=ours)
 
 
 def _note_company(run: Run, together: pd.DataFrame) -> None:

@@ -99,7 +99,7 @@ class GatedCRNN(nn.Module):
         return binary_log_loss(probabilities, weak_labels)
 
     def prepare(self, log_mel: Tensor) -> None:
-        """Fit mean and deviation of each band, part of the weights, on log-mel [clips, frames, mels] of training clips."""
+        """Fit mean and deviation of each band, kept with the weights, on training clips [clips, frames, mels]."""
         self.mean.copy_(log_mel.mean(dim=(0, 1)))
         self.deviation.copy_(log_mel.std(dim=(0, 1)).clamp(min=1e-3))
 

@@ -45,12 +45,13 @@ def show_table(
     head: Sequence[str], rows: Iterable[Sequence[Any]], caption: str, results: Results | None = None
 ) -> None:
     """An HTML table with its caption; the first cell of a row is its head."""
-    cells = [[html.escape(str(cell)) for cell in row] for row in rows]
+    texts = [[str(cell) for cell in row] for row in rows]
+    cells = [[html.escape(text) for text in row] for row in texts]
     columns = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in head)
     body = "".join(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in cells
     )
-    text = "\n".join("\t".join(map(str, row)) for row in [head, *cells])
+    text = "\n".join("\t".join(map(str, row)) for row in [head, *texts])
     table = f'<table class="table"><caption>{html.escape(caption)}</caption><thead><tr>{columns}</tr></thead>'
     _display(f"<div style='overflow-x:auto'>{table}<tbody>{body}</tbody></table></div>", f"{caption}\n{text}", results)
 

@@ -56,9 +56,8 @@ def corpora_table(world: Results, manifests: Results, dcase2017: Results | None,
     show_table(
         ["corpus", "clips", "classes", "labels a clip", "hours", "in this run", "licence"],
         rows,
-        "The corpora of this book. Sizes of published corpora are those of their official lists; the clips themselves "
-        "are "
-        "fetched apart from them. The section on sources has the whole licences.",
+        "The corpora of this book. Sizes of published corpora are those of their official lists; the clips "
+        "themselves are fetched apart from them. The section on sources has the whole licences.",
         manifests,
     )
 
@@ -112,12 +111,9 @@ def timeline(shown: Example) -> None:
     show_figure(
         figure,
         f"Test clip {shown.clip.id} of the demo world. Above: its log-mel spectrogram, natural logarithm of energy. "
-        f"Below: "
-        "what was planted. Plain bars: sounds; hatched: things in view. Blue and orange belong to one of the 17 "
-        "classes, "
-        f"grey bars to none. Background: {', '.join(shown.beds) or 'the recorder alone'}. Models are told the labels "
-        f"in "
-        "the title and nothing else.",
+        "Below: what was planted. Plain bars: sounds; hatched: things in view. Blue and orange belong to one of "
+        f"the 17 classes, grey bars to none. Background: {', '.join(shown.beds) or 'the recorder alone'}. Models "
+        "are told the labels in the title and nothing else.",
         f"Spectrogram of {shown.duration:g} s above bars of time: {told}.",
     )
 
@@ -211,10 +207,9 @@ def hearing_table(world: Results) -> None:
          "one of the first five in the family, %"],
         rows,
         f"What YAMNet, which never heard the demo world, calls its sounds: {renderings} renderings of each class, "
-        f"alone. "
-        f"In more than half of the renderings the family is right for {firsts} of {len(FAMILIES)} classes by the first "
-        f"name, and for {fives} if one of the first five names may be it. Brackets: 95 % intervals (bootstrap over "
-        f"renderings). Profile {world.passport()['profile']}.",
+        f"alone. In more than half of the renderings the family is right for {firsts} of {len(FAMILIES)} classes by "
+        f"the first name, and for {fives} if one of the first five names may be it. Brackets: 95 % intervals "
+        f"(bootstrap over renderings). Profile {world.passport()['profile']}.",
         world,
     )  # fmt: skip
 

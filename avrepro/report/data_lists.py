@@ -45,11 +45,44 @@ def lists_table(dcase2017: Results | None) -> None:
         ["official list", "clips", "weak rows", "strong rows", "of them without a time", "labels a clip",
          "clips with several labels, %", "most labels of a clip"],
         rows,
-        "DCASE 2017 Task 4, counted in the official lists. A weak row is a label of a clip; a strong row is meant to "
-        "give its "
-        "onset and offset too, but some give 0 for both.",
+        "DCASE 2017 Task 4, counted in the official lists. A weak row is a label of a clip; a strong row is meant "
+        "to give its onset and offset too, but some give 0 for both.",
         dcase2017,
     )  # fmt: skip
+
+
+def overlap_table(dcase2017: Results | None) -> None:
+    """How many clips of DCASE 2017 Task 4 a network taught on AudioSet may have met."""
+    if dcase2017 is None or dcase2017.select(system="also in AudioSet, balanced").empty:
+        return
+    show_table(
+        ["official list", "clips", "also in AudioSet's balanced list", "also in AudioSet's evaluation list"],
+        [
+            [name, *(count(dcase2017, *of, name) for of in (
+                ("list", "clips"), ("also in AudioSet, balanced", "videos"), ("also in AudioSet, evaluation", "videos"),
+            ))]
+            for name in ("training", "testing", "evaluation")
+        ],
+        "Videos of DCASE 2017 Task 4 that AudioSet's lists name too; the others are in its unbalanced training "
+        "list or in none. A network that was taught on AudioSet may know clips that it is tested on.",
+        dcase2017,
+    )  # fmt: skip
+
+
+def paired_table(paired: Results) -> None:
+    """Recordings and photographs by label."""
+    heads = {"items": "{}", "groups": "their sources", "sure_items": "surely labelled"}
+    kinds = {"audio": "recordings", "image": "photographs"}
+    labels = sorted(set(paired.table["label"]) - {""})
+    show_table(
+        ["label", *(heads[metric].format(title) for title in kinds.values() for metric in heads)],
+        [[label, *(count(paired, kind, metric, label) for kind in kinds for metric in heads)] for label in labels],
+        f"Corpus paired: {count(paired, 'audio', 'items')} recordings and {count(paired, 'image', 'items')} "
+        "photographs, counted in its manifest. Sources: groups of items that come from one recording or are nearly "
+        "alike; no group is in two splits. Surely labelled: the label comes from a person or a data set, not from a "
+        "model or a stand-in.",
+        paired,
+    )
 
 
 def imbalance_figure(dcase2017: Results | None) -> None:
@@ -76,13 +109,11 @@ def imbalance_figure(dcase2017: Results | None) -> None:
     show_figure(
         figure,
         f"DCASE 2017 Task 4, clips of each class. Left: the official training list, imbalance {ratio['training']}. "
-        f"Right: the "
-        f"clips held out of it for validation, drawn with seed {dcase2017.passport()['seed']}: {ratio['validation']}. "
-        f"What is "
-        f"left to train on has {ratio['train']}, for an even validation set takes a large part of the rarest classes.",
+        f"Right: the clips held out of it for validation, drawn with seed {dcase2017.passport()['seed']}: "
+        f"{ratio['validation']}. What is left to train on has {ratio['train']}, for an even validation set takes a "
+        "large part of the rarest classes.",
         f"Two bar charts of {len(order)} classes; in training from {order[0]} (most) to {order[-1]} (fewest), in "
-        f"validation "
-        "bars of nearly equal length.",
+        "validation bars of nearly equal length.",
         dcase2017,
     )
 
@@ -109,9 +140,8 @@ def company_figure(dcase2017: Results | None) -> None:
     )
     show_figure(
         figure,
-        f"Labels that come together in the official training list: share of the clips with the row's label that have "
-        f"the "
-        f"column's too, in %. The largest: {pairs_told}.",
+        "Labels that come together in the official training list: share of the clips with the row's label that "
+        f"have the column's too, in %. The largest: {pairs_told}.",
         f"Heat map of {len(order)} by {len(order)} classes, mostly near 0 %. The largest: {pairs_told}.",
         dcase2017,
     )
@@ -125,8 +155,8 @@ def clips_table(dcase2017: Results | None) -> None:
     if not len(found):
         show_note(
             "No clips of DCASE 2017 Task 4 were fetched on this machine. Run: avrepro data clips dcase2017 --split "
-            "testing; it gets those that are still there, and a table here then tells by class what is missing, and "
-            "why."
+            "testing; it gets those that are still there, and a table here then tells by class what is missing, "
+            "and why."
         )
         return
     metrics = [name for name in ("listed", *STATUSES, "not fetched") if name in set(found["metric"])]
@@ -173,10 +203,8 @@ def audioset_table(audioset: Results | None, paper: dict[str, Any]) -> None:
     show_table(
         ["", "clips", "classes", "labels a clip", "commonest class (clips)", "rarest class (clips)"],
         rows,
-        "AudioSet's labels. The paper's commonest and rarest class are those of the unbalanced list; the balanced and "
-        "the "
-        "evaluation "
-        "list were drawn so that every class has clips.",
+        "AudioSet's labels. The paper's commonest and rarest class are those of the unbalanced list; the balanced "
+        "and the evaluation list were drawn so that every class has clips.",
         audioset,
     )
     if "unbalanced" not in _audioset_lists(audioset):
@@ -223,12 +251,10 @@ def predictions_table(predictions: Results | None) -> None:
          "F1 of the mean P and R, %", "mean of the classes' F1, %"],
         rows,
         "Predictions on the testing clips, scored by the official evaluator and here. The largest difference "
-        "(percentage "
-        "points) is over all that the evaluator printed: micro and class-wise precision, recall and F1 of the "
-        "published "
-        "files, micro alone of its own samples. The two averages over classes are ours. The output that the evaluator "
-        "ships "
-        "for its sample 'invalid' is that of another version of the file, so there the two must differ.",
+        "(percentage points) is over all that the evaluator printed: micro and class-wise precision, recall and F1 "
+        "of the published files, micro alone of its own samples. The two averages over classes are ours. The "
+        "output that the evaluator ships for its sample 'invalid' is that of another version of the file, so there "
+        "the two must differ.",
         predictions,
     )  # fmt: skip
 
@@ -252,8 +278,7 @@ def sweep_figure(predictions: Results | None) -> None:
     show_figure(
         figure,
         f"Published probabilities of {clips} testing clips: what one threshold for all classes gives. The grey line "
-        f"marks "
-        f"the largest F1, {score} % at {best:.2f}, chosen on the very clips that it is measured on.",
+        f"marks the largest F1, {score} % at {best:.2f}, chosen on the very clips that it is measured on.",
         f"Three curves over the threshold: precision rises, recall falls, F1 has its top of {score} % at {best:.2f}.",
         predictions,
     )
@@ -272,10 +297,8 @@ def tuning_table(predictions: Results | None) -> None:
         ["thresholds", "micro precision, %", "micro recall, %", "micro F1, %", "gain over 0.5, points"],
         rows,
         "The same probabilities with other thresholds; 95 % intervals by bootstrap over clips, differences paired. "
-        "Thresholds "
-        "that were chosen on the clips that they are measured on promise too much; in cross-validation each fifth of "
-        "the "
-        "clips is decided by thresholds tuned on the other four.",
+        "Thresholds that were chosen on the clips that they are measured on promise too much; in cross-validation "
+        "each fifth of the clips is decided by thresholds tuned on the other four.",
         predictions,
     )
 
@@ -296,8 +319,8 @@ def ranking_table(ranking: Results | None) -> None:
         ["", "stated", "ours, from the values by class", "difference"],
         rows,
         "Audio Spectrogram Transformer (Gong et al. 2021) on AudioSet's evaluation list, last epoch: the averages "
-        "that its "
-        "authors state, and those that our functions make of its published average precision and AUC of 527 classes.",
+        "that its authors state, and those that our functions make of its published average precision and AUC of "
+        "527 classes.",
         ranking,
     )
 

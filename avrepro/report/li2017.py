@@ -78,9 +78,9 @@ def table1(results: Results, real: Results) -> None:
     show_table(
         head,
         rows,
-        "Table 1. Micro-averaged F1 in percent: published (Li et al. 2017, Table 1, page 4), on clips of real sounds "
-        "and photographs (mean over seeds, 95 % intervals over seeds), and on the corpus of this run (95 % intervals, "
-        "bootstrap over clips). They are different corpora and cannot be compared with each other. "
+        "Table 1. Micro-averaged F1 in percent: published (Li et al. 2017, Table 1, page 4), on clips of real "
+        "sounds and photographs (mean over seeds, 95 % intervals over seeds), and on the corpus of this run (95 % "
+        "intervals, bootstrap over clips). They are different corpora and cannot be compared with each other. "
         "Thresholds and weights were chosen on development clips, which makes that column too good.",
         results,
     )
@@ -107,8 +107,8 @@ def gains_table(results: Results, null: Results | None = None) -> None:
             head,
             [[PLANTED[n], *(percent(one.number(n, "micro_f1_gain", splits_of(one)[-1]), True) for one in columns)]
              for n in ladder],
-            "Where the picture branch loses: the same differences with its parts replaced by what was planted. Second "
-            "row: no mistake of the recogniser; third: none of the word vectors either.",
+            "Where the picture branch loses: the same differences with its parts replaced by what was planted. "
+            "Second row: no mistake of the recogniser; third: none of the word vectors either.",
             results,
         )  # fmt: skip
         show_table(
@@ -145,9 +145,9 @@ def figure3(results: Results) -> None:
     better = [label for label in labels if results.number("fused", "class_f1_gain", split, label).value > 0]
     show_figure(
         figure,
-        "Figure 3. F1 of each class (%), audio only and audio + video, on the test clips; lines are 95 % intervals. "
-        "(V): classes in which the video branch was better on validation and weighs 0.8. "
-        f"Measured on {origin(results)}; the paper's Figure 3 shows the same for {PAPER['corpus']}.",
+        "Figure 3. F1 of each class (%), audio only and audio + video, on the test clips; lines are 95 % "
+        "intervals. (V): classes in which the video branch was better on validation and weighs 0.8. Measured on "
+        f"{origin(results)}; the paper's Figure 3 shows the same for {PAPER['corpus']}.",
         f"Bar chart of class F1 for {len(labels)} classes; fusion is higher than audio only in {len(better)}: "
         f"{', '.join(better)}.",
         results,
@@ -172,9 +172,9 @@ def classes_table(results: Results) -> None:
     head = ["class", "audio F1, %", "video F1, %", "fused F1, %", "gain, points", "weight of video", "tuned weight"]
     head.append("better in the paper")
     caption = (
-        f"F1 of each class on the test clips ({origin(results)}) with 95 % intervals (each class by itself), weights "
-        "chosen on validation, and which branch the paper found better on validation "
-        f"(section 3.4, {PAPER['corpus']})."
+        f"F1 of each class on the test clips ({origin(results)}) with 95 % intervals (each class by itself), "
+        "weights chosen on validation, and which branch the paper found better on validation (section 3.4, "
+        f"{PAPER['corpus']})."
     )
     show_table(head, rows, caption, results)
 
@@ -204,8 +204,7 @@ def learning_curves(results: Results) -> None:
     show_figure(
         figure,
         f"Learning curves of the audio branch ({origin(results)}). Left: cross entropy on training and validation "
-        "clips. "
-        "Right: micro F1 on the validation clips with thresholds tuned after each epoch.",
+        "clips. Right: micro F1 on the validation clips with thresholds tuned after each epoch.",
         f"Two line charts by epoch; {'; '.join(last)}.",
         results,
     )
@@ -228,16 +227,15 @@ def costs_table(results: Results) -> None:
         ],
         [
             "video branch, a clip",
-            f"under {3600 * scanning['value'] / scanning['clips']:.2f} s "
-            f"({scanning['value'] * 60:.0f} min for {scanning['clips']} clips)",
+            f"under {3600 * scanning['value'] / scanning['clips']:.2f} s ({scanning['value'] * 60:.0f} min for "
+            f"{scanning['clips']} clips)",
             f"{per_clip:.2f} s on {device}",
         ],
         ["both branches, peak memory", "not said", f"{results.number('audio', 'peak_memory_mb').value / 1024:.1f} GB"],
     ]
     caption = (
         f"What the branches cost: the paper (section 3.5, {PAPER['corpus']}) and here ({origin(results)}). Other "
-        "data, other "
-        "networks: only the orders of magnitude say something."
+        "data, other networks: only the orders of magnitude say something."
     )
     show_table(["", "paper", "here"], rows, caption, results)
 

@@ -47,9 +47,8 @@ def clip_figure(inputs: Inputs, row: int) -> None:
         top.axvline(time, color="white", linewidth=1, linestyle=":")
     show_figure(
         figure,
-        f"Clip {clip.id}: its log-mel spectrogram (2000 frames of 60 bands) and the {len(times)} key frames "
-        "that DS3 chose; "
-        "dotted lines mark their times.",
+        f"Clip {clip.id}: its log-mel spectrogram (2000 frames of 60 bands) and the {len(times)} key frames that "
+        "DS3 chose; dotted lines mark their times.",
         f"Spectrogram of 10 s of sound above {len(times)} small pictures taken from the same clip.",
     )
 
@@ -71,8 +70,8 @@ def objects_table(inputs: Inputs, branches: Branches, row: int) -> None:
     clip = inputs.corpus.clips[row]
     caption = (
         f"Objects recognised in clip {clip.id} ({', '.join(clip.labels) or 'no labelled event'}) by the "
-        f"{branches.recogniser.name}, and the sound event whose words are nearest. Each event gets the sum "
-        "of its objects."
+        f"{branches.recogniser.name}, and the sound event whose words are nearest. Each event gets the sum of its "
+        "objects."
     )
     show_table(["object", "probability", "nearest sound event", "cosine of the words"], rows, caption)
 
@@ -111,8 +110,8 @@ def sources_table(inputs: Inputs, branches: Branches) -> None:
         rows.append([name, ", ".join(labels), sent, "right" if sent in labels else "wrong"])
     right = sum(row[-1] == "right" for row in rows)
     caption = (
-        "The drawn objects that show a source, the sound events they belong to, and the event whose words are nearest: "
-        f"{right} of {len(rows)} are right."
+        "The drawn objects that show a source, the sound events they belong to, and the event whose words are "
+        f"nearest: {right} of {len(rows)} are right."
     )
     show_table(["object", "shows the source of", "nearest sound event", ""], rows, caption)
 
@@ -143,9 +142,8 @@ def own_clips_table(inputs: Inputs, branches: Branches) -> None:
         "said by the fusion",
     ]
     caption = (
-        f"{len(rows)} own clips scored by the checkpoint {branches.audio.path.name}; nothing was trained on them. It "
-        "knows "
-        f"{len(branches.classes)} classes of its own: labels outside them cannot be found."
+        f"{len(rows)} own clips scored by the checkpoint {branches.audio.path.name}; nothing was trained on them. "
+        f"It knows {len(branches.classes)} classes of its own: labels outside them cannot be found."
     )
     show_table(head, rows, caption)
     if inputs.corpus.missing:

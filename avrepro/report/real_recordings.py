@@ -50,9 +50,9 @@ def esc10_table(results: Results) -> None:
     show_table(
         ["system", "origin", "accuracy, %"],
         rows,
-        "Real sound: accuracy on the 400 recordings of ESC-10 in five folds, each recording tested once by a system "
-        "that heard none of its fold, with 95 % intervals (bootstrap over recordings). Standard deviation of the CRNN "
-        f"over seeds: {spread} points. Guessing has 10 %.",
+        "Real sound: accuracy on the 400 recordings of ESC-10 in five folds, each recording tested once by a "
+        "system that heard none of its fold, with 95 % intervals (bootstrap over recordings). Standard deviation "
+        f"of the CRNN over seeds: {spread} points. Guessing has 10 %.",
         results,
     )
 
@@ -67,9 +67,9 @@ def paired_table(results: Results) -> None:
     show_table(
         ["system", "micro F1, %", "gain over audio only, points"],
         rows,
-        f"Real sounds and real photographs ({origin(results)}): test clips, means of {seeds_of(results)} seeds, each "
-        "with its own split, clips and training, and 95 % intervals over seeds (Student's t). Sounds and photographs "
-        "of a clip belong together by class alone.",
+        f"Real sounds and real photographs ({origin(results)}): test clips, means of {seeds_of(results)} seeds, "
+        "each with its own split, clips and training, and 95 % intervals over seeds (Student's t). Sounds and "
+        "photographs of a clip belong together by class alone.",
         results,
     )
 
@@ -92,8 +92,8 @@ def paired_figure(results: Results) -> None:
     better = [label for label, gain in gains.items() if gain > 0]
     show_figure(
         figure,
-        f"F1 of each class (%) on clips of real sounds and photographs, means of {seeds_of(results)} seeds with "
-        f"95 % intervals over seeds: audio only and audio + video. Higher with pictures in {len(better)} of the "
+        f"F1 of each class (%) on clips of real sounds and photographs, means of {seeds_of(results)} seeds with 95 "
+        f"% intervals over seeds: audio only and audio + video. Higher with pictures in {len(better)} of the "
         f"{len(labels)}.",
         f"Bar chart of class F1 for {len(labels)} classes; higher with pictures in {', '.join(better) or 'none'}.",
         results,
