@@ -29,6 +29,7 @@ from avrepro.corpora.demo.sounds import SOUND_CLASSES, synthesise_event
 from avrepro.corpora.download import collect
 from avrepro.experiments import data, data_hearing, data_lists
 from avrepro.home import home
+from avrepro.manifests import manifest_path
 from avrepro.models.yamnet import YAMNet
 from avrepro.parameters import Data
 from avrepro.report import check_executed, runs_shown
@@ -99,7 +100,34 @@ def test_without_published_files_the_chapter_says_so_and_goes_on(bare: Path) -> 
     assert rows["dcase2017 (published)"][1:6] == ["–", "–", "–", "–", "lists not fetched"]
     assert {row[1] for row in table(page, "Sources, from the manifests")} == {"not fetched"}
     assert len(page.find_all("audio")) == len(SOUND_CLASSES) and len(page.find_all("video")) == 1
-    assert len(runs_shown(json.loads(bare.read_text()))) == 2, "the demo world and the manifests"
+    assert len(runs_shown(json.loads(bare.read_text()))) == 3, "demo world, manifests, and one of them in detail"
+
+
+def test_real_sounds_and_photographs_are_counted_as_their_manifest_does(bare: Path) -> None:
+    with manifest_path("paired.csv").open(encoding="utf-8") as file:
+        items = list(csv.DictReader(file))
+    shown = {row[0]: row[1:] for row in table(markup(bare), "Corpus paired")}
+    assert set(shown) == {item["label"] for item in items}
+    for label in set(shown):
+        wanted = []
+        for kind in ("audio", "image"):
+            of = [item for item in items if (item["label"], item["modality"]) == (label, kind)]
+            sure = sum(item["strict"] == "1" for item in of)
+            wanted += [str(len(of)), str(len({item["group"] for item in of})), str(sure)]
+        assert shown[label] == wanted, label
+
+
+def test_clips_that_audioset_names_too(full: Path, mirror: Path) -> None:
+    """Counted by plain string search in the official files."""
+    lists = {name: (mirror / "dcase2017_task4" / f"{name}_set.csv").read_text() for name in ("training", "testing")}
+    weak = (mirror / "dcase2017_task4/groundtruth_release/groundtruth_weak_label_evaluation_set.csv").read_text()
+    ours = {name: {line[:11] for line in text.splitlines()} for name, text in {**lists, "evaluation": weak}.items()}
+    shown = {row[0]: row for row in table(markup(full), "Videos of DCASE 2017 Task 4 that AudioSet")}
+    for column, name in ((2, "balanced_train"), (3, "eval")):
+        lines = (mirror / "audioset" / f"{name}_segments.csv").read_text().splitlines()
+        theirs = {line[:11] for line in lines if not line.startswith("#")}
+        for label, ids in ours.items():
+            assert shown[label][column] == str(len(ids & theirs)) != "0"
 
 
 def test_every_picture_player_and_table_says_what_it_is(bare: Path, request: pytest.FixtureRequest) -> None:

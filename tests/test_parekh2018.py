@@ -349,8 +349,8 @@ def test_gradients_reach_every_trained_parameter_and_no_frozen_one(system: Syste
     for name, parameter in model.named_parameters():
         if id(parameter) in frozen:
             assert parameter.grad is None, name
-        else:
-            assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+        else:  # and more than what rounding leaves of a sum that is zero
+            assert parameter.grad is not None and parameter.grad.abs().max() > 1e-5, name
     assert all(one.grad is None for one in arguments)  # the base features are frozen
 
 
