@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
 from avrepro.cli_data import add_data_command
+from avrepro.commands import add_command
 from avrepro.parameters import CHAPTERS, ParameterError, check, parse_value
 
 
@@ -127,18 +127,6 @@ def _fail(error: Exception, status: int) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="avrepro", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    width = max(80, shutil.get_terminal_size().columns - 2)
-
-    def command(name: str, function: Any, text: str, example: str) -> argparse.ArgumentParser:
-        added = commands.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"Example:\n  {example}",
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=width),
-        )
-        added.set_defaults(command=function)
-        return added
 
     def chapter_and_parameters(added: argparse.ArgumentParser) -> None:
         added.add_argument("chapter", help=" | ".join(CHAPTERS))
@@ -151,25 +139,24 @@ def _parser() -> argparse.ArgumentParser:
             help="a parameter; may be repeated",
         )
 
-    added = command("book", book, "Run the chapters that need it and build the HTML book.", "avrepro book")
+    text = "Run the chapters that need it and build the HTML book."
+    added = add_command(commands, "book", text, "avrepro book", book)
     added.add_argument("--profile", choices=("demo", "ci"), default="demo", help="ci: a marked proof, no results")
-    added = command("run", run, "Run one chapter by papermill.", "avrepro run lightweight_fusion -p seed=3")
+    text = "Run one chapter by papermill."
+    added = add_command(commands, "run", text, "avrepro run lightweight_fusion -p seed=3", run)
     chapter_and_parameters(added)
     added.add_argument("--output", type=Path, help="where the executed notebook goes (default: the cache)")
-    added = command(
-        "sweep",
-        sweep,
-        "Run one chapter for every combination of values; goes on where it was stopped.",
-        "avrepro sweep lightweight_fusion --grid seed=0,1,2 --jobs 2",
-    )
+    text = "Run one chapter for every combination of values; goes on where it was stopped."
+    added = add_command(commands, "sweep", text, "avrepro sweep lightweight_fusion --grid seed=0,1,2 --jobs 2", sweep)
     chapter_and_parameters(added)
     added.add_argument("--grid", metavar="NAME=V1,V2", action="append", required=True, help="values; may be repeated")
     added.add_argument("--jobs", type=int, default=1, help="runs at a time")
     add_data_command(commands)
     text = "Compute (or find) the frozen features that a chapter needs, without training anything."
-    added = command("features", features, text, "avrepro features lightweight_fusion -p profile=ci")
+    added = add_command(commands, "features", text, "avrepro features lightweight_fusion -p profile=ci", features)
     chapter_and_parameters(added)
-    added = command("results", results, "Print the results store with its passports.", "avrepro results --format csv")
+    text = "Print the results store with its passports."
+    added = add_command(commands, "results", text, "avrepro results --format csv", results)
     added.add_argument("--format", choices=("table", "markdown", "csv"), default="table")
     added.add_argument("--chapter", help="of one chapter alone")
     added.add_argument("--all", action="store_true", help="also the numbers of single classes and epochs")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import sys
 import textwrap
 from pathlib import Path
 from typing import Any
+
+from avrepro.commands import add_command
 
 # The words of the official lists, and the splits (avrepro.corpora.SPLITS) that their clips are in.
 LISTS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -119,24 +120,10 @@ def load(arguments: argparse.Namespace) -> None:
 
 def add_data_command(commands: Any) -> None:
     """Add ``data`` and what is below it to the subparsers of ``avrepro``."""
-    width = max(80, shutil.get_terminal_size().columns - 2)
-
-    def command(to: Any, name: str, text: str, example: str, function: Any = None) -> argparse.ArgumentParser:
-        added = to.add_parser(
-            name,
-            help=text,
-            description=text,
-            epilog=f"Example:\n  {example}",
-            formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=width),
-        )
-        if function is not None:
-            added.set_defaults(command=function)
-        return added
-
     text = "What the project uses and does not hold: tell, fetch and check it; get a corpus's clips; load a corpus."
-    below = command(commands, "data", text, "avrepro data list").add_subparsers(required=True, metavar="COMMAND")
+    below = add_command(commands, "data", text, "avrepro data list").add_subparsers(required=True, metavar="COMMAND")
 
-    command(
+    add_command(
         below,
         "list",
         "Every source: its files, where they are, how they are checked.",
@@ -145,17 +132,17 @@ def add_data_command(commands: Any) -> None:
     )
 
     text = "Fetch all files of a source: from AVREPRO_MIRROR, the cache, or the network, in this order."
-    added = command(below, "fetch", text, "avrepro data fetch esc10", fetch)
+    added = add_command(below, "fetch", text, "avrepro data fetch esc10", fetch)
     added.add_argument("name", help="a source, as avrepro data list names it")
     added.add_argument("--jobs", type=int, default=8, help="files at a time")
 
     text = "Tell which files are missing and which are corrupt; without names, of every source that is there."
-    added = command(below, "verify", text, "avrepro data verify dcase2017_task4", verify)
+    added = add_command(below, "verify", text, "avrepro data verify dcase2017_task4", verify)
     added.add_argument("names", nargs="*", metavar="NAME", help="a source; of a named one nothing may be missing")
 
     text = "Get the clips of an official list, by yt-dlp or from a folder; goes on where it was stopped."
     example = "avrepro data clips dcase2017 --split testing --jobs 8"
-    added = command(below, "clips", text, example, clips)
+    added = add_command(below, "clips", text, example, clips)
     added.add_argument("corpus", choices=tuple(LISTS), help=" | ".join(LISTS))
     added.add_argument(
         "--split",
@@ -172,7 +159,7 @@ def add_data_command(commands: Any) -> None:
     added.add_argument("--cookies", type=Path, metavar="FILE", help="a browser's cookies (Netscape format) for yt-dlp")
 
     text = "Load a corpus (rendering the demo world where it is not there), and tell what is in it and what is missing."
-    added = command(below, "load", text, "avrepro data load folder --clips DIR --labels labels.csv", load)
+    added = add_command(below, "load", text, "avrepro data load folder --clips DIR --labels labels.csv", load)
     added.add_argument("corpus", help="name of a corpus, such as demo; of an unknown one all names are told")
     added.add_argument("--profile", choices=("ci", "demo"), default="demo", help="size of the demo world")
     added.add_argument("--clips", help="folder of clips")

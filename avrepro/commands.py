@@ -1,0 +1,25 @@
+"""How a command of the command line is declared: its help always ends with an example."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from collections.abc import Callable
+from typing import Any
+
+
+def add_command(
+    commands: Any, name: str, text: str, example: str, function: Callable[[argparse.Namespace], None] | None = None
+) -> argparse.ArgumentParser:
+    """Add a command to ``commands`` (what ``add_subparsers`` gave), run by ``function``; None: it has commands below."""
+    width = max(80, shutil.get_terminal_size().columns - 2)
+    added: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=text,
+        epilog=f"Example:\n  {example}",
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, width=width),
+    )
+    if function is not None:
+        added.set_defaults(command=function)
+    return added
