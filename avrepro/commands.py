@@ -11,7 +11,7 @@ from typing import Any
 def add_command(
     commands: Any, name: str, text: str, example: str, function: Callable[[argparse.Namespace], None] | None = None
 ) -> argparse.ArgumentParser:
-    """Add a command to ``commands`` (what ``add_subparsers`` gave), run by ``function``; None: it has commands below."""
+    """Add a command to what ``add_subparsers`` gave; ``function`` runs it, None where it has commands below it."""
     width = max(80, shutil.get_terminal_size().columns - 2)
     added: argparse.ArgumentParser = commands.add_parser(
         name,
