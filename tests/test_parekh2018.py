@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from avrepro.features.store import ClipArrays
+from avrepro.models.caffenet import CaffeNet
 from avrepro.models.parekh2018 import (
     Bags,
     MILConfig,
@@ -333,6 +334,9 @@ def test_errors_say_what_does_not_fit() -> None:
         model(segments, segment_mask, segments, segment_mask)
     with pytest.raises(ValueError, match=r"segments: .*found \[1, 3, 6\] and \[1, 4\]"):
         model(regions, region_mask, segments, region_mask)
+    one, two = Bags.of([np.zeros((1, 7), np.float32)]), Bags.of([np.zeros((1, 6), np.float32)] * 2)
+    with pytest.raises(ValueError, match=r"same clips, found \[1, 2\]"):
+        score(model, one, two, CPU)
 
 
 # --- parameters and precision -----------------------------------------------------------------------------
@@ -356,12 +360,15 @@ def test_gradients_reach_every_trained_parameter_and_no_frozen_one(system: Syste
 
 def test_the_papers_sizes() -> None:
     with torch.device("meta"):  # shapes without memory: fc6 and fc7 alone are 55 million numbers
-        model = MILNetwork(MILConfig())
+        model, caffenet = MILNetwork(MILConfig()), CaffeNet()
     shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
     assert shapes["regions.layers.fc6.weight"] == (4096, 9216) and shapes["regions.layers.fc7.weight"] == (4096, 4096)
     assert shapes["segments.layers.0.weight"] == (128, 128)
     assert shapes["regions.classify.weight"] == shapes["regions.localise.weight"] == (17, 4096)
     assert shapes["segments.classify.weight"] == shapes["segments.localise.weight"] == (17, 128)
+    assert model.regions is not None
+    for name in ("fc6", "fc7"):  # which start from CaffeNet's
+        assert not any(model.regions.layers.get_submodule(name).load_state_dict(getattr(caffenet, name).state_dict()))
     dropouts = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     assert dropouts == [0.5, 0.5]
 

@@ -167,8 +167,7 @@ def pointing(truth: np.ndarray, scores: np.ndarray, asked: np.ndarray | None = N
     """
     there = _proposals(truth, scores)
     best = np.where(there, scores, -np.inf).max(axis=1, keepdims=True, initial=-np.inf)
-    highest = there & (scores == best)
-    return _share(truth, highest, asked)
+    return _share(truth, scores == best, asked)  # padding, NaN, equals nothing
 
 
 def pointing_chance(truth: np.ndarray, scores: np.ndarray, asked: np.ndarray | None = None) -> np.ndarray:

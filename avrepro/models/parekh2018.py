@@ -297,8 +297,10 @@ def _batches(
     inputs: list[Bags | BagMask | None] = []
     for bags in (regions, segments):
         inputs += [bags, bags.mask if bags is not None else None]
-    clips = max(len(one) for one in inputs if one is not None)
-    for start in range(0, clips, batch):
+    lengths = {len(one) for one in inputs if one is not None}
+    if len(lengths) != 1:
+        raise ValueError(f"expected regions and segments of the same clips, found {sorted(lengths)} clips")
+    for start in range(0, lengths.pop(), batch):
         rows = slice(start, start + batch)
         yield [None if one is None else torch.from_numpy(one[rows]).float().to(device) for one in inputs]
 
