@@ -55,7 +55,8 @@ class Data(Parameters):
     """Parameters of the chapter on the data; it shows the demo world of its profile."""
 
     sources = (
-        "ast_per_class", "audioset", "dcase2017_task4", "esc10", "paired", "published_predictions", "yamnet",
+        "ast_per_class", "audioset", "dcase2017_task4", "esc10", "imagenet_samples", "paired", "published_predictions",
+        "yamnet",
     )  # fmt: skip
 
     profile: Literal["ci", "demo"] = "demo"

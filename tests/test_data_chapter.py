@@ -93,8 +93,10 @@ def test_without_published_files_the_chapter_says_so_and_goes_on(bare: Path) -> 
     page = markup(bare)
     notes = [note.get_text() for note in page.find_all("em") if note.get_text().startswith("Not fetched: ")]
     told = {name for note in notes for name in re.findall(r"avrepro data fetch (\w+)", note)}
-    assert told == {"dcase2017_task4", "audioset", "yamnet", "published_predictions", "ast_per_class"}
-    assert len(notes) == 5
+    assert told == {
+        "dcase2017_task4", "audioset", "yamnet", "imagenet_samples", "published_predictions", "ast_per_class",
+    }  # fmt: skip
+    assert len(notes) == 6
     rows = {row[0]: row for row in table(page, "The corpora of this book")}
     assert rows["demo (made)"][1:3] == ["60", "17"]
     assert rows["dcase2017 (published)"][1:6] == ["–", "–", "–", "–", "lists not fetched"]
@@ -363,7 +365,7 @@ def test_the_executed_chapter_passes_the_book(
     if os.environ.get("AVREPRO_MIRROR"):
         full = request.getfixturevalue("full")
         check_executed("data", full, allow_ci=True)
-        assert len(runs_shown(json.loads(full.read_text()))) == 6
+        assert len(runs_shown(json.loads(full.read_text()))) == 8
     monkeypatch.setenv("AVREPRO_HOME", str(bare.parent / "home"))
     check_executed("data", bare, allow_ci=True)
 

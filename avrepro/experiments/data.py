@@ -19,9 +19,10 @@ from avrepro.corpora.esc10 import DURATION
 from avrepro.experiments.data_hearing import RATE, isolated_sound, listen
 from avrepro.experiments.data_lists import CHAPTER
 from avrepro.features.logmel import LogMel
-from avrepro.fetch import find, whereabouts
-from avrepro.manifests import manifest_path, sources
+from avrepro.fetch import at_hand, fetch, find, whereabouts
+from avrepro.manifests import manifest_path, source, sources
 from avrepro.media import read_audio, read_frames
+from avrepro.models.efficientnet import EfficientNetLite0, named_right
 from avrepro.models.yamnet import YAMNet
 from avrepro.parameters import Data
 from avrepro.results import Results, Run
@@ -98,10 +99,10 @@ def measure_world(inputs: Inputs) -> Results:
 def measure_sources(parameters: Data) -> Results:
     """What the manifests list: files, bytes, and whether they are at hand (1; 0.5: some of them; 0: none)."""
     run = Run(CHAPTER, parameters.model_dump(), Corpus("data manifests", (), (), (), digests.manifests()))
-    for name, source in sources().items():
-        run.add("source", "", "files", len(source.files), label=name)
-        if source.size is not None:
-            run.add("source", "", "bytes", source.size, label=name)
+    for name, entry in sources().items():
+        run.add("source", "", "files", len(entry.files), label=name)
+        if entry.size is not None:
+            run.add("source", "", "bytes", entry.size, label=name)
         run.add("source", "", "at_hand", {"no": 0.0, "partly": 0.5}.get(whereabouts(name), 1.0), label=name)
     recordings = [Path(file.name) for file in sources()["esc10"].files if file.name.endswith(".ogg")]
     run.add("esc10", "", "clips", len(recordings))
@@ -112,6 +113,23 @@ def measure_sources(parameters: Data) -> Results:
     for modality in ("audio", "image"):
         run.add("paired", "", f"{modality}_items", sum(item["modality"] == modality for item in items))
     run.add("paired", "", "classes", len({item["label"] for item in items}))
+    return run.write()
+
+
+def measure_photographs(parameters: Data) -> Results | None:
+    """How many photographs of ImageNet's classes the picture network names right by its first name."""
+    if not at_hand("imagenet_samples"):
+        return None
+    entry = source("imagenet_samples")
+    digest = digests.of_values([[file.name, file.sha256] for file in entry.files])
+    device = choose_device(parameters.device)
+    corpus = Corpus("imagenet_samples", (), (), (), digest)
+    run = Run(CHAPTER, parameters.model_dump(), corpus, device_name(device))
+    folder = fetch("imagenet_samples", entry.files[0].name).parent
+    right, photographs = named_right(EfficientNetLite0.pretrained(device=device), folder)
+    run.add("EfficientNet-lite0", "", "photographs", photographs)
+    run.add("EfficientNet-lite0", "", "right", right)
+    run.add("EfficientNet-lite0", "", "accuracy", right / photographs)
     return run.write()
 
 

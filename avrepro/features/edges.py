@@ -21,8 +21,7 @@ THIN_RADIUS = 2  # px; an edge stays where none within so far, across it, is str
 GRADIENT_RADIUS = 2  # px; colours are smoothed so far: less than that is noise of compression
 GRADIENT_QUANTILE = 0.99  # pixels with gradients above this quantile count as the strongest edges
 GRADIENT_STRENGTH = 0.6  # of the strongest edges; with it, scores are of the size that learnt edges give
-GRADIENT_FLOOR = 0.05  # gradient that is the strongest at least: a step of about 2 % of full scale. Flat pictures
-# would otherwise be all edges.
+GRADIENT_FLOOR = 0.1  # least gradient that counts as strongest, a step of 4 % of full scale: noise makes no edges
 
 
 class EdgeDetector(Protocol):
@@ -91,8 +90,8 @@ class GradientEdges:
 def orientation(edges: np.ndarray, radius: int = ORIENTATION_RADIUS) -> np.ndarray:
     """Directions across edges from the second derivatives of their strength, float32 [H, W], 0..pi.
 
-    edges: float32 [H, W], not thinned; the formula is that of the structured forests' authors. Of thinned edges
-    the same needs a larger radius (px).
+    edges: float32 [H, W], not thinned; of thinned edges the same needs a larger radius (px). The formula is that
+    of the structured forests' authors; it is up to 15 degrees off between the axes.
     """
     smooth = smoothed(edges, radius)
     xx, xy, yy = (cv2.Sobel(smooth, -1, *order) for order in ((2, 0), (1, 1), (0, 2)))

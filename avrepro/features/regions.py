@@ -24,8 +24,8 @@ from avrepro.models.efficientnet import EfficientNetLite0
 
 TIMES = np.arange(10) + 0.5  # s; the paper takes 1 frame a second of 10 s and does not say which: the middle one
 STRIDE = 16  # px a cell of the networks' maps
-# px; where the first cell of the maps looks. CaffeNet's margins put it there; lite0 sees, by the gradients of a
-# cell with respect to the picture, about 10 px on where height and width are multiples of 16.
+# px; where the first cell of the maps looks. CaffeNet's margins put it at 0; lite0's listens, by the gradients
+# with respect to the picture, to 9 or 10 px where height and width are multiples of 16: half a cell.
 FIRST_CELL = {"caffenet": 0, "efficientnet-lite0": 8}
 EFFICIENTNET_STAGE = 4
 
@@ -35,8 +35,8 @@ class Search:
     """How EdgeBoxes looks for boxes; what is not named here is as its authors publish it, as in the paper."""
 
     boxes: int = 10  # best boxes of a frame that are kept, M_img (K in section 4)
-    alpha: float = 0.65  # overlap (IoU) of neighbouring windows; lower is coarser and faster
-    min_score: float = 0.01  # boxes below it are not looked at further; higher is faster
+    alpha: float = 0.65  # overlap (IoU) of neighbouring windows; lower is faster; up to 0.4 all of them are square
+    min_score: float = 0.01  # windows below it are not refined; higher is faster, and plain frames get fewer boxes
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,10 @@ def region_features(
     :param rows: clip id -> its proposals; ``of_rows`` is the feature they come from.
     :param size: height and width of the frames the network sees, px; multiples of 16. None: as they are.
     :param pooled: cells that each region is pooled to, in height and in width.
+    :raises ValueError: another network.
     """
+    if network.name not in FIRST_CELL:
+        raise ValueError(f"region features: expected one of {', '.join(FIRST_CELL)}, found {network.name!r}")
 
     def read(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
         found = rows[clip.id]

@@ -186,6 +186,22 @@ def families_table() -> None:
     )
 
 
+def photographs_table(photographs: Results | None) -> None:
+    """What the picture network says of photographs of its own classes."""
+    if missing_note(photographs, "imagenet_samples") or photographs is None:
+        return
+    system = "EfficientNet-lite0"
+    counts = [count(photographs, system, metric) for metric in ("photographs", "right")]
+    show_table(
+        ["network", "photographs", "named right at once", "share, %"],
+        [[system, *counts, percent(photographs.number(system, "accuracy"))]],
+        "The picture network of profile demo on sample photographs of ImageNet, one of each of some classes. They may "
+        "be pictures it was taught on: the share tells that weights and preparation are right, not how well it names "
+        "new ones.",
+        photographs,
+    )
+
+
 def hearing_table(world: Results) -> None:
     """What YAMNet says of each class's sounds."""
     if not len(world.select(system="YAMNet")):
