@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,16 +13,9 @@ from torch import nn
 from avrepro.models.gated_crnn import GatedConvolution, GatedCRNN, GatedCRNNConfig, fuse
 from avrepro.training import Optimisation, Verdict, fit
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = GatedCRNNConfig(classes=3, mels=8, channels=(4, 4), pool_time=(2, 1), pool_mel=(2, 2), features=12, hidden=6)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads, and much where the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -30,18 +29,11 @@ from avrepro.models.parekh2018 import (
 )
 from avrepro.training import Optimisation, Verdict, fit
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 SYSTEMS: tuple[System, ...] = get_args(System)
 SIZES = {"classes": 5, "region_features": 7, "segment_features": 6, "region_units": 9, "segment_units": 8}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads, and much where the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(autouse=True)

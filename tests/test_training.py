@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,17 +17,10 @@ from avrepro.experiments.li2017_profiles import PAPER_OPTIMISATION
 from avrepro.models.li2017 import CRNN, CRNNConfig, mil_loss
 from avrepro.training import Fit, Optimisation, Verdict, choose_device, device_name, fit, predict
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CPU = torch.device("cpu")
 TINY = CRNNConfig(classes=3, mels=12, channels=(4, 4, 4), pool_mel=(3, 2, 2), hidden=5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread() -> Iterator[None]:
-    """Models this small only lose by threads, and much where the cores are busy."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def mean_square(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
