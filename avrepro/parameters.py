@@ -24,7 +24,6 @@ class Parameters(BaseModel):
     profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dry: bool = False  # two training steps, to see that a profile runs; the numbers are never shown
 
 
 class LightweightFusion(Parameters):
@@ -36,6 +35,7 @@ class LightweightFusion(Parameters):
     strict: bool = False  # only items whose label comes from a person or a data set, for corpus="paired"
     checkpoint: str = ""  # scores clips too few to train on; default: trained on the demo world
     key_frames: int = Field(default=4, ge=1, le=40)
+    dry: bool = False  # eight clips and two training steps, to see that a profile runs; its numbers are never shown
 
     @model_validator(mode="after")
     def corpus_is_complete(self) -> LightweightFusion:

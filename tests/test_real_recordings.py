@@ -86,7 +86,11 @@ def test_committed_means_are_those_of_the_seeds(committed: Results) -> None:
         values = single[(single["system"] == system) & (single["metric"] == "micro_f1")]["value"]
         assert len(values) == len(SEEDS)
         assert mean.number(system, "micro_f1", "test").value == pytest.approx(values.mean(), abs=1e-12)
-    gains = single[(single["system"] == "fused") & (single["metric"] == "micro_f1_gain")].set_index("seed")["value"]
+    gains = (
+        single[(single["system"] == "fused") & (single["metric"] == "micro_f1_gain")]
+        .set_index("seed")["value"]
+        .sort_index()
+    )
     scores = single[single["metric"] == "micro_f1"].pivot(index="seed", columns="system", values="value")
     pd.testing.assert_series_equal(gains, scores["fused"] - scores["audio"], check_names=False)
 
