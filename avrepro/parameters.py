@@ -120,6 +120,8 @@ def parse_value(chapter: str, name: str, text: str) -> Any:
             return field.annotation(text)
         except ValueError:
             return text  # check() says what was expected
+    if field is not None and field.annotation is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
     return text
 
 

@@ -28,7 +28,7 @@ def test_defaults_and_given_values() -> None:
     found = check(CHAPTER, {"profile": "ci", "seed": 3, "key_frames": 40, "device": "cpu"})
     assert found.model_dump() == {
         "profile": "ci", "seed": 3, "device": "cpu", "corpus": "demo",
-        "clips": "", "labels": "", "checkpoint": "", "key_frames": 40,
+        "clips": "", "labels": "", "strict": False, "checkpoint": "", "key_frames": 40, "dry": False,
     }  # fmt: skip
     folder = check(CHAPTER, {"corpus": "folder", "clips": "-a b", "labels": "ü.csv", "checkpoint": "x.pt"})
     assert isinstance(folder, LightweightFusion) and folder.clips == "-a b"
@@ -57,9 +57,11 @@ def test_defaults_and_given_values() -> None:
         ({"corpus": "folder"}, ["clips=DIR", "labels=FILE.csv"]),
         ({"corpus": "folder", "clips": "a"}, ["needs both", "labels=FILE.csv"]),
         ({"corpus": "folder", "labels": "a.csv"}, ["needs both", "clips=DIR"]),
-        ({"clips": "a"}, ['belong to corpus="folder"']),
-        ({"labels": "a.csv", "corpus": "demo-null"}, ['belong to corpus="folder"']),
-        ({"checkpoint": "a.pt"}, ['belong to corpus="folder"']),
+        ({"clips": "a"}, ["corpus='demo' renders its own clips and labels"]),
+        ({"labels": "a.csv", "corpus": "demo-null"}, ["corpus='demo-null' renders its own clips and labels"]),
+        ({"checkpoint": "a.pt"}, ['checkpoint belongs to corpus="folder"']),
+        ({"strict": True, "corpus": "dcase2017"}, ['strict belongs to corpus="paired"']),
+        ({"dry": 1}, ["dry = 1", "boolean"]),
     ],
 )
 def test_each_mistake_is_told(given: dict, expected: list[str]) -> None:
@@ -78,10 +80,21 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert len(lines) == 4 and all(line.startswith("  - ") for line in lines[1:])
 
 
+def test_each_corpus_takes_its_own_places() -> None:
+    for given in (
+        {"corpus": "paired"},
+        {"corpus": "paired", "clips": "a", "labels": "m.csv", "strict": True},
+        {"corpus": "dcase2017", "clips": "a", "labels": "lists"},
+    ):
+        assert check(CHAPTER, given).model_dump().items() >= given.items()
+    with pytest.raises(ParameterError, match="profile = 'paper'"):
+        check("data", {"profile": "paper"})
+
+
 def test_unknown_chapter() -> None:
     with pytest.raises(ParameterError, match="did you mean 'lightweight_fusion'"):
         check("lightweight-fusion", {})
-    with pytest.raises(ParameterError, match="known are lightweight_fusion"):
+    with pytest.raises(ParameterError, match="known are data, lightweight_fusion"):
         check("q", {})
     assert nearest("q", ["a", "b"]) == "; known are a, b"
 
@@ -140,6 +153,7 @@ def test_text_of_the_command_line() -> None:
     assert parse_value(CHAPTER, "seed", "three") == "three"  # check() then says what was expected
     assert parse_value(CHAPTER, "profile", "3") == "3"
     assert parse_value(CHAPTER, "clips", "a=b") == "a=b"
+    assert parse_value(CHAPTER, "dry", "true") is True and parse_value(CHAPTER, "dry", "yes") == "yes"
     assert parse_value(CHAPTER, "unknown", "3") == "3"
     assert parse_value("no chapter", "seed", "3") == "3"
     for chapter, model in CHAPTERS.items():  # what the defaults say can be said on a command line
