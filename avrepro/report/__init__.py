@@ -52,8 +52,11 @@ def show_table(
         f'<tr><th scope="row">{first}</th>{"".join(f"<td>{cell}</td>" for cell in rest)}</tr>' for first, *rest in cells
     )
     text = "\n".join("\t".join(map(str, row)) for row in [head, *texts])
-    table = f'<table class="table"><caption>{html.escape(caption)}</caption><thead><tr>{columns}</tr></thead>'
-    _display(f"<div style='overflow-x:auto'>{table}<tbody>{body}</tbody></table></div>", f"{caption}\n{text}", results)
+    # A table wider than the page is scrolled; its caption stays within the page and does not move.
+    fixed = f'<div style="position:sticky;left:0;max-width:100cqw">{html.escape(caption)}</div>'
+    table = f'<table class="table"><caption>{fixed}</caption><thead><tr>{columns}</tr></thead>'
+    scrolled = '<div style="overflow-x:auto;container-type:inline-size">'
+    _display(f"{scrolled}{table}<tbody>{body}</tbody></table></div>", f"{caption}\n{text}", results)
 
 
 def show_figure(figure: Any, caption: str, alt: str, results: Results | None = None) -> None:
