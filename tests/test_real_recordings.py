@@ -22,6 +22,7 @@ from avrepro.corpora.paired_items import read_items
 from avrepro.experiments.li2017_evaluation import CODE
 from avrepro.experiments.real_recordings import SEEDS, nearest_events, photographs
 from avrepro.manifests import manifest_path
+from avrepro.report import origin
 from avrepro.report.real_recordings import NAMES, real_recordings
 from avrepro.results import COMMITTED, Results, is_stale, read
 
@@ -62,6 +63,13 @@ def test_committed_results_are_todays(committed: Results) -> None:
     assert not stale, f"{stale} are older than their code: avrepro results --measure"
     assert set(runs["corpus"]) == set(NAMES)
     assert {json.loads(text)["profile"] for text in runs["parameters"]} == {"demo"}
+
+
+def test_a_stale_committed_number_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = real_recordings()["esc10"]
+    assert origin(results) == "esc10, profile demo"
+    monkeypatch.setattr(digests, "code", lambda *parts: "code of tomorrow")
+    assert origin(results) == "esc10, profile demo, stale: measured with older code"
 
 
 def test_committed_results_name_all_code_that_they_depend_on() -> None:
