@@ -13,6 +13,7 @@ from typing import Any
 
 PACKAGE = Path(__file__).resolve().parent
 ROOT = PACKAGE.parent  # the checkout
+COMMITTED = ROOT / "results"  # numbers of runs that the default build cannot repeat
 
 
 def of_files(paths: Iterable[Path], base: Path) -> str:

@@ -19,11 +19,10 @@ import pandas as pd
 
 from avrepro import digests
 from avrepro.corpora.base import Corpus
+from avrepro.digests import COMMITTED
 from avrepro.evaluation.intervals import Interval
 from avrepro.files import atomic
 from avrepro.home import home
-
-COMMITTED = digests.ROOT / "results"  # numbers of runs that the default build cannot repeat
 
 NUMBER = ("system", "split", "metric", "label", "step", "value", "low", "high", "interval", "threshold_rule")
 PASSPORT = (

@@ -21,7 +21,6 @@ from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.parameters import CHAPTERS, check
 from avrepro.progress import say
-from avrepro.results import COMMITTED
 
 BOOK = digests.ROOT / "book"
 BUILD = digests.ROOT / "_build"
@@ -65,7 +64,7 @@ def run_key(chapter: str, given: Mapping[str, Any]) -> str:
         names = sorted(path.rglob("*")) if path.is_dir() else [path]
         files += [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in names if one.is_file()]
     here = [name for name in CHAPTERS[chapter].sources if at_hand(name)]
-    shown = digests.of_files([notebook_of(chapter), *COMMITTED.glob("*.parquet")], digests.ROOT)
+    shown = digests.of_files([notebook_of(chapter), *digests.COMMITTED.glob("*.parquet")], digests.ROOT)
     code = [digests.code(), digests.manifests(), digests.dependencies()]
     return digests.of_values([chapter, shown, parameters, files, here, *code])[:16]
 

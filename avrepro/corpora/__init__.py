@@ -46,7 +46,7 @@ def load(
     if asynchrony is not None and not demo:
         raise CorpusError(f"asynchrony is a dial of the demo world; corpus {name!r} has none")
     if demo and (clips is not None or labels is not None):
-        raise CorpusError(f"corpus {name!r} renders its own clips and labels; clips and labels belong to the others")
+        raise CorpusError(f"corpus {name!r} renders its own clips and labels; give yours to corpus 'folder'")
     if strict and name != "paired":
         raise CorpusError(f"strict belongs to corpus 'paired'; corpus {name!r} has no such labels")
     drawn = 0 if seed is None else seed
