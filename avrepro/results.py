@@ -45,7 +45,7 @@ class Run:
     :param corpus: what was scored.
     :param device: ``"cpu"`` or the GPU's name.
     :param parts: for results that are committed: the source files and folders that their numbers depend on, so
-        that other code can change without making them stale. None: all code, manifests and locked dependencies.
+        that other code can change without making them stale. Empty: all code, manifests and locked dependencies.
     """
 
     chapter: str

@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from scipy.stats import binom
 
-from avrepro.corpora import paired_render
+from avrepro.corpora import load, paired_render
 from avrepro.corpora.base import Corpus, CorpusError
 from avrepro.corpora.paired import load_paired, paired_digest
 from avrepro.corpora.paired_items import SHARES, Item, find_events, read_items, read_rows, split_groups
@@ -391,6 +391,13 @@ def test_published_items_not_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AVREPRO_MIRROR", raising=False)
     with pytest.raises(CorpusError, match="AVREPRO_MIRROR"):
         load_paired()
+
+
+def test_profile_ci_renders_few(items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
+    small = load("paired", profile="ci", clips=items, jobs=1)
+    same = load_paired(items, clips_per_class=5, jobs=1)
+    assert small.digest == same.digest and len(small.clips) <= 5 * len(small.classes)
 
 
 # --- the real items

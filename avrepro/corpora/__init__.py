@@ -10,6 +10,7 @@ from avrepro.corpora.base import SPLITS, Clip, Corpus, CorpusError, MissingClip
 __all__ = ["NAMES", "SPLITS", "Clip", "Corpus", "CorpusError", "MissingClip", "load"]
 
 NAMES = ("demo", "demo-null", "folder", "paired", "esc10", "dcase2017")
+PAIRED_SIZES = {"ci": {"clips_per_class": 5}}  # other profiles: the loader's own
 
 
 def load(
@@ -30,7 +31,8 @@ def load(
     ``folder``: the clips in folder ``clips`` labelled by the CSV file ``labels``; ``seed`` (0 where None)
     splits them where the file does not.
     ``paired``: clips rendered of the real sounds and photographs in folder ``clips``, listed by the manifest
-    ``labels`` (both by default what ``data_manifests/paired.csv`` lists); ``strict``: surely labelled items alone.
+    ``labels`` (both by default what ``data_manifests/paired.csv`` lists), few of them for ``profile`` "ci";
+    ``strict``: surely labelled items alone.
     ``esc10``: the recordings in folder ``clips`` (default: fetched), sound alone.
     ``dcase2017``: the official lists (of folder ``labels``; default: fetched), with those clips that
     ``avrepro data clips`` fetched, or that lie in folder ``clips``.
@@ -59,8 +61,10 @@ def load(
     if name == "paired":
         from avrepro.corpora.paired import load_paired
 
-        return load_paired(clips, labels, seed=drawn, strict=strict, jobs=jobs)
+        return load_paired(clips, labels, seed=drawn, strict=strict, jobs=jobs, **PAIRED_SIZES.get(profile, {}))
     if name == "esc10":
+        if labels is not None:
+            raise CorpusError("corpus 'esc10' has its labels in the names of its folders; leave labels out")
         from avrepro.corpora.esc10 import load_esc10
 
         return load_esc10(clips)

@@ -132,6 +132,7 @@ def load_corpus(parameters: LightweightFusion) -> Corpus:
     else:
         corpus = corpora.load(
             parameters.corpus,
+            profile=parameters.profile,
             clips=parameters.clips or None,
             labels=parameters.labels or None,
             strict=parameters.strict,
@@ -182,7 +183,7 @@ def run_branches(inputs: Inputs) -> Branches:
         train, validation = (_labelled(inputs, split) for split in ("train", "validation"))
         settings = (inputs.corpus.classes, profile.crnn)
         audio = train_audio(train, validation, *settings, profile.optimisation, parameters.seed, device, profile.mixing)
-        if profile.optimisation != PAPER_OPTIMISATION:
+        if PROFILES[parameters.profile].optimisation != PAPER_OPTIMISATION:
             told = replace(PAPER_OPTIMISATION, epochs=profile.papers_optimisation_epochs)
             papers = train_audio(train, validation, *settings, told, parameters.seed, device)
     else:

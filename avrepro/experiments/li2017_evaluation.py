@@ -16,14 +16,6 @@ from avrepro.results import Results, Run
 from avrepro.training import choose_device, device_name
 
 CHAPTER = "lightweight_fusion"
-CODE = (  # what the numbers of real recordings depend on; they are committed
-    "corpora/base.py", "corpora/esc10.py", "corpora/paired.py", "corpora/paired_items.py", "corpora/paired_render.py",
-    "encode.py", "evaluation/intervals.py", "evaluation/metrics.py", "evaluation/thresholds.py",
-    "experiments/li2017.py", "experiments/li2017_evaluation.py", "experiments/li2017_profiles.py",
-    "experiments/real_recordings.py", "features/key_frames.py", "features/logmel.py", "features/objects.py",
-    "features/store.py", "features/words.py", "media.py", "models/efficientnet.py", "models/li2017.py",
-    "models/yamnet.py", "training.py",
-)  # fmt: skip
 TUNED = "tuned on validation (section 3.3)"
 
 
@@ -35,15 +27,16 @@ def evaluate_null(parameters: LightweightFusion) -> Results | None:
     return evaluate(inputs, run_branches(inputs))
 
 
-def evaluate(inputs: Inputs, branches: Branches, folder: Path | None = None) -> Results:
+def evaluate(inputs: Inputs, branches: Branches, folder: Path | None = None, parts: tuple[str, ...] = ()) -> Results:
     """Every number of the chapter for this corpus, written to ``folder`` (default: the results store).
+
+    ``parts``: as of Run, for results that are committed.
 
     Micro and class-wise F1 of each system on each held-out split with bootstrap intervals, paired
     differences from audio alone, the learning curves, and what the branches cost.
     """
     corpus, fusion = inputs.corpus, branches.fusion
     device = device_name(choose_device(inputs.parameters.device))
-    parts = CODE if corpus.name == "paired" else ()
     run = Run(CHAPTER, inputs.parameters.model_dump(), corpus, device, parts)
     run.add("corpus", "", "clips", len(corpus.clips))
     run.add("video", "", "seconds_per_clip", inputs.video_seconds)
