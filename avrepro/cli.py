@@ -74,11 +74,13 @@ def results(arguments: argparse.Namespace) -> None:
     from avrepro import results as store
 
     if arguments.measure:
-        from avrepro.experiments.real_recordings import measure
+        from avrepro.experiments import parekh2018_measured, real_recordings
 
-        for measured in measure(store.COMMITTED):
-            passport = measured.passport()
-            print(f"{passport['corpus']}: run {passport['run']}, {len(measured.table)} numbers in {store.COMMITTED}")
+        chapters = {"lightweight_fusion": real_recordings, "unsynchronized_mil": parekh2018_measured}
+        for chapter, module in chapters.items():
+            for measured in module.measure(store.COMMITTED) if arguments.chapter in (None, chapter) else ():
+                run = measured.passport()
+                print(f"{run['corpus']}: run {run['run']}, {len(measured.table)} numbers in {store.COMMITTED}")
         return
     table = store.read().table
     if arguments.chapter:
@@ -160,6 +162,6 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--format", choices=("table", "markdown", "csv"), default="table")
     added.add_argument("--chapter", help="of one chapter alone")
     added.add_argument("--all", action="store_true", help="also the numbers of single classes and epochs")
-    text = "measure the committed results on real recordings anew (hours); needs the sources esc10, paired and yamnet"
+    text = "measure the committed results anew (hours; of one chapter: --chapter); needs esc10, paired and yamnet"
     added.add_argument("--measure", action="store_true", help=text)
     return parser

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import types
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -19,26 +19,25 @@ class Parameters(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    sources: ClassVar[tuple[str, ...]] = ()  # what of the data manifests is shown where it is at hand
+    sources: ClassVar[tuple[str, ...]] = ()  # what of the data manifests is shown or used where it is at hand
 
     profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
     seed: int = Field(default=0, ge=0, lt=2**31)
     device: Literal["auto", "cpu", "cuda"] = "auto"
 
 
-class LightweightFusion(Parameters):
-    """Parameters of the chapter on Li et al. (2017)."""
+class OnCorpus(Parameters):
+    """What a chapter takes that trains and scores on a corpus of the reader's choice."""
 
     corpus: Literal["demo", "demo-null", "folder", "paired", "dcase2017"] = "demo"
     clips: str = ""  # folder of clips (folder, dcase2017) or of sounds and photographs (paired)
     labels: str = ""  # labels.csv (folder), manifest (paired), folder of the official lists (dcase2017)
     strict: bool = False  # only items whose label comes from a person or a data set, for corpus="paired"
     checkpoint: str = ""  # scores clips too few to train on; default: trained on the demo world
-    key_frames: int = Field(default=4, ge=1, le=40)
     dry: bool = False  # eight clips and two training steps, to see that a profile runs; its numbers are never shown
 
     @model_validator(mode="after")
-    def corpus_is_complete(self) -> LightweightFusion:
+    def corpus_is_complete(self) -> Self:
         given = {name for name in ("clips", "labels") if getattr(self, name)}
         if self.corpus == "folder" and given != {"clips", "labels"}:
             raise ValueError('corpus="folder" needs both clips=DIR and labels=FILE.csv')
@@ -49,6 +48,21 @@ class LightweightFusion(Parameters):
         if self.corpus != "paired" and self.strict:
             raise ValueError('strict belongs to corpus="paired"')
         return self
+
+
+class LightweightFusion(OnCorpus):
+    """Parameters of the chapter on Li et al. (2017)."""
+
+    key_frames: int = Field(default=4, ge=1, le=40)
+
+
+class UnsynchronizedMIL(OnCorpus):
+    """Parameters of the chapter on Parekh et al. (2018)."""
+
+    sources = ("structured_edges", "vggish")  # what is used in place of stand-ins
+
+    # whose localisation the figures show, and whose checkpoint scores own clips
+    system: Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"] = "two_stream"
 
 
 class Data(Parameters):
@@ -62,7 +76,11 @@ class Data(Parameters):
     profile: Literal["ci", "demo"] = "demo"
 
 
-CHAPTERS: dict[str, type[Parameters]] = {"data": Data, "lightweight_fusion": LightweightFusion}
+CHAPTERS: dict[str, type[Parameters]] = {
+    "data": Data,
+    "lightweight_fusion": LightweightFusion,
+    "unsynchronized_mil": UnsynchronizedMIL,
+}
 
 
 def check(chapter: str, given: Mapping[str, Any]) -> Parameters:

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+
+from avrepro.progress import track
+from avrepro.training import Rows
 
 STEP, MOST = 1000, 5  # clips for one more ticket, and the most tickets of a class: the referenced system's
 
@@ -51,19 +57,27 @@ class BalancedBatches:
         available = self.labels.sum(axis=0)
         self.tickets = np.where(available > 0, np.minimum(1 + available // STEP, MOST), 0)  # int [classes + 1]
         self._list = np.repeat(np.arange(len(self.tickets)), self.tickets)
-        self._shuffled: dict[int, tuple[int, np.ndarray]] = {}  # class -> its shuffle in use: number, rows
+        self._shuffled: dict[tuple[int, int], np.ndarray] = {}  # (class, which shuffle) -> rows; a place a draw
+        self._last = (-1, np.empty(0, dtype=np.int64))  # number and rows of the batch asked for last
 
     def __getitem__(self, number: int) -> np.ndarray:
         """Rows of the clips of batch ``number`` (0, 1, 2, ... without end), int64 [batch]."""
-        return np.array([self._row(k, turn) for k, turn in self._draws(number)])
+        if self._last[0] != number:
+            rows = [
+                self._shuffle(k, turn // len(self.rows[k]))[turn % len(self.rows[k])] for k, turn in self._draws(number)
+            ]
+            self._last = (number, np.array(rows, dtype=np.int64))
+        return self._last[1].copy()
 
     def counts(self, batches: int) -> DrawingCounts:
         """What the first ``batches`` batches hold: how the balance turns out, for a plot."""
-        drawn_for, seen = np.zeros_like(self.tickets), np.zeros_like(self.tickets)
-        for number in range(batches):
-            for k, turn in self._draws(number):
-                drawn_for[k] += 1
-                seen += self.labels[self._row(k, turn)]
+        rounds, rest = divmod(batches * self.batch, len(self._list))
+        drawn_for = rounds * self.tickets + np.bincount(self._round(rounds)[:rest], minlength=len(self.tickets))
+        seen = np.zeros_like(self.tickets)
+        for k, own in enumerate(self.rows):
+            if len(own):  # all its clips so many times, and the first few of one more shuffle
+                times, more = divmod(int(drawn_for[k]), len(own))
+                seen += times * self.labels[own].sum(axis=0) + self.labels[self._shuffle(k, times)[:more]].sum(axis=0)
         return DrawingCounts(self.labels.sum(axis=0), drawn_for, seen)
 
     def _draws(self, number: int) -> list[tuple[int, int]]:
@@ -72,15 +86,66 @@ class BalancedBatches:
         size, draws = len(self._list), []
         for turn in range(start // size, -(-stop // size)):
             before = turn * self.tickets  # draws for each class in all earlier rounds
-            for at, k in enumerate(np.random.default_rng([self.seed, 0, turn]).permutation(self._list), turn * size):
+            for at, k in enumerate(self._round(turn), turn * size):
                 if start <= at < stop:
                     draws.append((int(k), int(before[k])))
                 before[k] += 1
         return draws
 
-    def _row(self, k: int, turn: int) -> int:
-        number, place = divmod(turn, len(self.rows[k]))
-        if k not in self._shuffled or self._shuffled[k][0] != number:
-            shuffled = np.random.default_rng([self.seed, 1, k, number]).permutation(self.rows[k])
-            self._shuffled[k] = (number, shuffled)
-        return int(self._shuffled[k][1][place])
+    def _round(self, turn: int) -> np.ndarray:
+        """Classes of all tickets in the order of round ``turn``, int [tickets]."""
+        return np.random.default_rng([self.seed, 0, turn]).permutation(self._list)
+
+    def _shuffle(self, k: int, number: int) -> np.ndarray:
+        """Rows of all clips of class ``k`` in the order in which they are drawn for the ``number``-th time."""
+        if (k, number) not in self._shuffled:
+            rng = np.random.default_rng([self.seed, 1, k, number])
+            self._shuffled[k, number] = rng.permutation(self.rows[k])
+        return self._shuffled[k, number]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """Training by steps: row n is the whole batch number n, for ``training.fit`` with one row a step and one epoch.
+
+    ``fit(model, loss, (Drawn(bags, ...), Drawn(labels, ...)), ..., Optimisation(batch=1, epochs=1))`` takes ``steps``
+    steps. It asks for the batches in a random order of its own, so what :class:`BalancedBatches` guarantees of draws
+    on end holds within a batch and over the whole training, not from one batch to the next.
+
+    :param rows: one row for each of the training clips that ``batches`` draws from.
+    :param batches: shared by all inputs of a training, so that they hold the same clips.
+    :param steps: batches of the training.
+    :param label: tells on stderr how many steps are done; for one of the inputs, none for the others.
+    :raises ValueError: ``rows`` are of another number of clips than the batches.
+    """
+
+    rows: Rows
+    batches: BalancedBatches
+    steps: int
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.batches.labels):
+            raise ValueError(f"batches are drawn from {len(self.batches.labels)} clips, found {len(self.rows)} rows")
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, numbers: Any) -> Any:
+        """The rows of one batch, [clips in a batch, ...].
+
+        :param numbers: int [1], the batch's number.
+        :raises ValueError: several batches are asked for at once.
+        """
+        if np.shape(numbers) != (1,):
+            raise ValueError(
+                f"a row is a whole batch already, so one is taken at a time (Optimisation with batch=1): found "
+                f"an index of shape {np.shape(numbers)}"
+            )
+        if self.label and next(self._progress, None) == self.steps - 1:
+            next(self._progress, None)  # past the end: the last line is said
+        return self.rows[self.batches[int(numbers[0])]]
+
+    @cached_property
+    def _progress(self) -> Iterator[int]:
+        return track(range(self.steps), self.label, unit="steps")

@@ -115,7 +115,7 @@ def test_bands_are_scaled_as_in_training() -> None:
     scale, offset = torch.rand(8) * 20 + 1, torch.randn(8) * 50
     log_mel = torch.randn(30, 40, 8) * scale + offset
     model = GatedCRNN(TINY).eval()
-    model.prepare(log_mel)
+    model.prepare(log_mel, torch.ones(30, 3))
     torch.testing.assert_close(model.mean, offset, rtol=0.05, atol=2.0)
     torch.testing.assert_close(model.deviation, scale, rtol=0.1, atol=0)
     plain = GatedCRNN(TINY).eval()
@@ -123,6 +123,41 @@ def test_bands_are_scaled_as_in_training() -> None:
     with torch.inference_mode():
         scaled = (log_mel[:2] - model.mean) / model.deviation
         torch.testing.assert_close(model(log_mel[:2]), plain(scaled))
+
+
+def test_the_first_guess_is_how_common_a_class_is() -> None:
+    labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
+    model = GatedCRNN(TINY).eval()
+    model.prepare(torch.randn(4, 20, 8), labels)
+    with torch.no_grad():
+        model.classify.weight.zero_()  # nothing is known but the labels
+        probabilities = model(torch.randn(2, 20, 8))
+    torch.testing.assert_close(probabilities, torch.tensor([[0.75, 0.25, 1e-3]]).expand(2, 3))
+
+
+def test_weights_start_as_in_the_authors_framework() -> None:
+    """Glorot's uniform distribution reaches sqrt(6 / (inputs + outputs)); an orthogonal matrix keeps lengths."""
+    model = GatedCRNN(GatedCRNNConfig(channels=(32, 32), pool_time=(1, 1), pool_mel=(2, 2), features=64, hidden=48))
+
+    def check_glorot(weight: torch.Tensor, inputs: int, outputs: int) -> None:
+        limit = math.sqrt(6 / (inputs + outputs))
+        assert 0.95 * limit < float(weight.detach().abs().max()) <= limit
+        assert float(weight.detach().std()) == pytest.approx(limit / math.sqrt(3), rel=0.1)
+
+    for layer in model.modules():
+        if isinstance(layer, nn.Conv2d):
+            check_glorot(layer.weight, 9 * layer.in_channels, 9 * layer.out_channels)
+        elif isinstance(layer, nn.Linear) and layer is not model.open:
+            check_glorot(layer.weight, layer.in_features, layer.out_features)
+    for gru in (model.recurrent, model.recurrent_gate):
+        for direction in ("", "_reverse"):
+            for gate in range(3):
+                rows = slice(48 * gate, 48 * (gate + 1))
+                check_glorot(getattr(gru, f"weight_ih_l0{direction}")[rows], 64, 48)
+                own = getattr(gru, f"weight_hh_l0{direction}")[rows]
+                torch.testing.assert_close(own @ own.T, torch.eye(48), atol=1e-5, rtol=0)
+    biases = [values for name, values in model.named_parameters() if "bias" in name and "norm" not in name]
+    assert len(biases) == 12 and not any(values.any() for values in biases)
 
 
 @pytest.mark.parametrize("kind", ["cpu bfloat16", "cuda float16"])
@@ -168,7 +203,7 @@ def test_bursts_are_learnt() -> None:
 
     log_mel, labels = bursts(0)
     model = GatedCRNN(TINY)
-    model.prepare(log_mel)
+    model.prepare(log_mel, labels)
     epochs = itertools.count(1)
     fit(
         model,

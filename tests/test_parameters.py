@@ -10,10 +10,13 @@ import types
 
 import pytest
 
+from avrepro.manifests import sources
 from avrepro.parameters import (
     CHAPTERS,
     LightweightFusion,
+    OnCorpus,
     ParameterError,
+    UnsynchronizedMIL,
     check,
     check_notebook,
     nearest,
@@ -21,6 +24,7 @@ from avrepro.parameters import (
 )
 
 CHAPTER = "lightweight_fusion"
+ON_CORPUS = [chapter for chapter, model in CHAPTERS.items() if issubclass(model, OnCorpus)]
 
 
 def test_defaults_and_given_values() -> None:
@@ -32,6 +36,42 @@ def test_defaults_and_given_values() -> None:
     }  # fmt: skip
     folder = check(CHAPTER, {"corpus": "folder", "clips": "-a b", "labels": "ü.csv", "checkpoint": "x.pt"})
     assert isinstance(folder, LightweightFusion) and folder.clips == "-a b"
+
+
+def test_defaults_of_unsynchronized_mil() -> None:
+    assert check("unsynchronized_mil", {}) == UnsynchronizedMIL()
+    found = check("unsynchronized_mil", {"system": "one_stream", "seed": 3})
+    assert found.model_dump() == {
+        "profile": "demo", "seed": 3, "device": "auto", "corpus": "demo",
+        "clips": "", "labels": "", "strict": False, "checkpoint": "", "dry": False, "system": "one_stream",
+    }  # fmt: skip
+    for system in ("two_stream", "audio_only", "video_only", "wsddn"):
+        assert check("unsynchronized_mil", {"system": system}) == UnsynchronizedMIL(system=system)
+
+
+def test_the_papers_weights_are_sources() -> None:
+    """What a chapter uses where it is at hand is a source that can be fetched by this name."""
+    assert set(UnsynchronizedMIL.sources) == {"structured_edges", "vggish"}
+    for model in CHAPTERS.values():
+        assert set(model.sources) <= set(sources())
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"system": "twostream"}, ["system = 'twostream'", "'two_stream'", "'audio_only'", "'wsddn'"]),
+        ({"system": "synchronous"}, ["system = 'synchronous'", "'one_stream'"]),  # not one of the paper's
+        ({"system": 2}, ["system = 2", "'video_only'"]),
+        ({"systems": "wsddn"}, ["unknown name 'systems'", "did you mean 'system'?"]),
+        ({"key_frames": 4}, ["unknown name 'key_frames'"]),  # another chapter's
+    ],
+)
+def test_mistakes_in_unsynchronized_mil(given: dict, expected: list[str]) -> None:
+    with pytest.raises(ParameterError) as caught:
+        check("unsynchronized_mil", given)
+    message = str(caught.value)
+    assert message.startswith("parameters of unsynchronized_mil:\n  - ")
+    assert all(part in message for part in expected)
 
 
 @pytest.mark.parametrize(
@@ -54,13 +94,6 @@ def test_defaults_and_given_values() -> None:
         ({"device": "gpu"}, ["device = 'gpu'", "'cuda'"]),
         ({"corpus": "Demo"}, ["corpus = 'Demo'", "'demo-null'"]),
         ({"clips": 3, "corpus": "folder"}, ["clips = 3", "string"]),
-        ({"corpus": "folder"}, ["clips=DIR", "labels=FILE.csv"]),
-        ({"corpus": "folder", "clips": "a"}, ["needs both", "labels=FILE.csv"]),
-        ({"corpus": "folder", "labels": "a.csv"}, ["needs both", "clips=DIR"]),
-        ({"clips": "a"}, ["corpus='demo' renders its own clips and labels"]),
-        ({"labels": "a.csv", "corpus": "demo-null"}, ["corpus='demo-null' renders its own clips and labels"]),
-        ({"checkpoint": "a.pt"}, ['checkpoint belongs to corpus="folder"']),
-        ({"strict": True, "corpus": "dcase2017"}, ['strict belongs to corpus="paired"']),
         ({"dry": 1}, ["dry = 1", "boolean"]),
     ],
 )
@@ -73,6 +106,27 @@ def test_each_mistake_is_told(given: dict, expected: list[str]) -> None:
         assert part in message
 
 
+@pytest.mark.parametrize("chapter", ON_CORPUS)
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"corpus": "folder"}, ["clips=DIR", "labels=FILE.csv"]),
+        ({"corpus": "folder", "clips": "a"}, ["needs both", "labels=FILE.csv"]),
+        ({"corpus": "folder", "labels": "a.csv"}, ["needs both", "clips=DIR"]),
+        ({"clips": "a"}, ["corpus='demo' renders its own clips and labels"]),
+        ({"labels": "a.csv", "corpus": "demo-null"}, ["corpus='demo-null' renders its own clips and labels"]),
+        ({"checkpoint": "a.pt"}, ['checkpoint belongs to corpus="folder"']),
+        ({"strict": True, "corpus": "dcase2017"}, ['strict belongs to corpus="paired"']),
+        ({"corpus": "paired", "checkpoint": "a.pt"}, ['checkpoint belongs to corpus="folder"']),
+        ({"strict": True}, ['strict belongs to corpus="paired"']),
+    ],
+)
+def test_a_corpus_takes_what_is_its_own_and_no_more(chapter: str, given: dict, expected: list[str]) -> None:
+    with pytest.raises(ParameterError) as caught:
+        check(chapter, given)
+    assert all(part in str(caught.value) for part in expected)
+
+
 def test_all_mistakes_are_told_at_once() -> None:
     with pytest.raises(ParameterError) as caught:
         check(CHAPTER, {"sed": 1, "profile": "big", "key_frames": 99})
@@ -80,13 +134,19 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert len(lines) == 4 and all(line.startswith("  - ") for line in lines[1:])
 
 
-def test_each_corpus_takes_its_own_places() -> None:
+@pytest.mark.parametrize("chapter", ON_CORPUS)
+def test_each_corpus_takes_its_own_places(chapter: str) -> None:
     for given in (
+        {"corpus": "demo-null"},
+        {"corpus": "folder", "clips": "a", "labels": "b.csv", "checkpoint": "c.pt"},
         {"corpus": "paired"},
         {"corpus": "paired", "clips": "a", "labels": "m.csv", "strict": True},
         {"corpus": "dcase2017", "clips": "a", "labels": "lists"},
     ):
-        assert check(CHAPTER, given).model_dump().items() >= given.items()
+        assert check(chapter, given).model_dump().items() >= given.items()
+
+
+def test_the_chapter_on_the_data_has_no_profile_of_a_paper() -> None:
     with pytest.raises(ParameterError, match="profile = 'paper'"):
         check("data", {"profile": "paper"})
 
@@ -94,7 +154,9 @@ def test_each_corpus_takes_its_own_places() -> None:
 def test_unknown_chapter() -> None:
     with pytest.raises(ParameterError, match="did you mean 'lightweight_fusion'"):
         check("lightweight-fusion", {})
-    with pytest.raises(ParameterError, match="known are data, lightweight_fusion"):
+    with pytest.raises(ParameterError, match="did you mean 'unsynchronized_mil'"):
+        check("unsynchronised_mil", {})
+    with pytest.raises(ParameterError, match="known are data, lightweight_fusion, unsynchronized_mil"):
         check("q", {})
     assert nearest("q", ["a", "b"]) == "; known are a, b"
 

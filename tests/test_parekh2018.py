@@ -12,9 +12,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from avrepro.features.store import ClipArrays
 from avrepro.models.caffenet import CaffeNet
 from avrepro.models.parekh2018 import (
+    BagFiles,
     Bags,
     MILConfig,
     MILNetwork,
@@ -289,11 +289,12 @@ def test_a_clip_without_a_modality_is_scored_by_the_other(system: System) -> Non
 
 def test_bags_are_padded_to_the_longest_of_the_batch(tmp_path: Path) -> None:
     arrays = [np.full((size, 3), size, np.float16) for size in (2, 0, 5, 1)]
-    paths = []
+    paths: list[Path | None] = []
     for number, array in enumerate(arrays):
-        paths.append(tmp_path / f"{number}.npy")
-        np.save(paths[-1], array)
-    for bags in (Bags.of(arrays), Bags.of(ClipArrays(tuple(paths)))):
+        path = tmp_path / f"{number}.npy"
+        np.save(path, array)
+        paths.append(path if len(array) else None)  # None: the clip lacks this modality
+    for bags in (Bags.of(arrays), Bags.of(BagFiles(tuple(paths), 3))):
         assert len(bags) == len(bags.mask) == 4 and bags.sizes.tolist() == [2, 0, 5, 1]
         features, mask = bags[np.array([3, 0])], bags.mask[np.array([3, 0])]
         assert features.shape == (2, 2, 3) and features.dtype == np.float16

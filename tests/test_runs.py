@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import shutil
@@ -200,6 +201,98 @@ def test_a_sweep_goes_on_over_what_is_there_and_what_fails(
     assert len(list(folder.glob("*.ipynb"))) == 1  # what failed has no place among what is done
 
 
+# --- side by side -----------------------------------------------------------------------------------------
+
+SIDE_BY_SIDE = """
+import os, pathlib, sys
+from avrepro import runs
+os.cpu_count = lambda: int(sys.argv[1])
+try:
+    runs.run_side_by_side({name: pathlib.Path(f"{name}.out.ipynb") for name in sys.argv[2:]}, {"profile": "ci"})
+except runs.RunFailed as error:
+    print(error)
+"""
+WAIT = """
+import pathlib, sys, time
+def wait_for(name):
+    end = time.monotonic() + 60
+    while not pathlib.Path(name).exists():
+        assert time.monotonic() < end, f"{name} did not come"
+        time.sleep(0.05)
+"""
+
+
+def chapter_of(checkout: Path, name: str, code: str) -> None:
+    """A chapter of one cell, in the copy."""
+    import nbformat
+
+    cell = nbformat.v4.new_code_cell(WAIT + code, metadata={"tags": ["parameters"]})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell], metadata=kernel), checkout / "book" / f"{name}.ipynb")
+
+
+def test_chapters_run_side_by_side(
+    checkout: Path, python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    """Each waits for what the other writes. The longest is left alone, the other gives way to it."""
+    code = "import os; place = os.environ.get('OMP_NUM_THREADS'), os.getpriority(os.PRIO_PROCESS, 0)\n"
+    for name, other in ((CHAPTER, "data"), ("data", CHAPTER)):
+        meet = f"pathlib.Path({name!r}).write_text(repr(place)); wait_for({other!r}); print('met', file=sys.stderr)"
+        chapter_of(checkout, name, code + meet)
+    done = python("-c", SIDE_BY_SIDE, "2", "data", CHAPTER)
+    assert done.returncode == 0 and done.stdout == "", done.stderr
+    for name in ("data", CHAPTER):
+        assert (tmp_path / f"{name}.out.ipynb").is_file()
+        assert f"{name}: met" in done.stderr.splitlines()
+        assert done.stderr.count(f"{name}: done in") == 1
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert ast.literal_eval((tmp_path / CHAPTER).read_text()) == (os.environ.get("OMP_NUM_THREADS"), own)
+    assert ast.literal_eval((tmp_path / "data").read_text()) == ("1", min(19, own + 10))
+
+
+def test_on_one_core_the_longest_chapter_runs_first(
+    checkout: Path, python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path
+) -> None:
+    for name in (CHAPTER, "data"):
+        chapter_of(checkout, name, f"with open('log', 'a') as file: print('{name} begins', file=file, flush=True)")
+    done = python("-c", SIDE_BY_SIDE, "1", "data", CHAPTER)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "log").read_text().splitlines() == [f"{CHAPTER} begins", "data begins"]
+    ended = [line.split(":")[0] for line in done.stderr.splitlines() if ": done in" in line]
+    assert ended == [CHAPTER, "data"]
+
+
+@pytest.mark.parametrize(
+    ("ends", "reason"),
+    [
+        ("raise ValueError('no such thing')", "ValueError: no such thing"),
+        ("import os; os.kill(os.getpid(), 9)", "its kernel was killed"),
+    ],
+)
+def test_a_failed_chapter_is_named_and_stops_the_others(
+    checkout: Path, python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, ends: str, reason: str
+) -> None:
+    busy = "import os; pathlib.Path('new').write_text(str(os.getpid())); pathlib.Path('new').rename('busy')\n"
+    chapter_of(checkout, CHAPTER, busy + "time.sleep(600)")
+    chapter_of(checkout, "data", f"wait_for('busy')\n{ends}")
+    done = python("-c", SIDE_BY_SIDE, "2", "data", CHAPTER)
+    kept = "data.out.failed.ipynb"
+    assert done.stdout.startswith(f"data: {reason}") and done.stdout.endswith(f"The notebook is kept: {kept}\n")
+    assert "wait_for" in (tmp_path / kept).read_text()
+    assert list(tmp_path.glob("*.out.ipynb")) == []
+    kernel = Path("/proc", (tmp_path / "busy").read_text(), "stat")  # nobody is left there, or one dead already
+    assert not kernel.exists() or kernel.read_text().rpartition(")")[2].split()[0] == "Z"
+    assert list(tmp_path.glob(".partial-*")) == []
+
+
+def test_a_command_that_had_no_time_to_say_why() -> None:
+    assert runs._reason("a: 1 / 2\navrepro: a: KeyError: 'x'\nThe notebook is kept: b\n", 1) == (
+        "a: KeyError: 'x'\nThe notebook is kept: b"
+    )
+    assert runs._reason("a: 1 / 2\n", -9) == "ended with status -9: a: 1 / 2"
+    assert runs._reason("", -9) == "ended with status -9: it said nothing"
+
+
 # --- keys -------------------------------------------------------------------------------------------------
 
 KEYS = f"""
@@ -243,8 +336,8 @@ def test_a_key_follows_all_that_a_run_depends_on(
     assert keys({}, folder) == [first[0], first[5]]  # back again
 
     (clips / "b.mp4").write_text("b")
-    plain, other = keys({}, folder)
-    assert plain == first[0] and other != first[5]
+    plain, with_b = keys({}, folder)
+    assert plain == first[0] and with_b != first[5]
     (clips / "b.mp4").unlink()
     (tmp_path / "labels.csv").write_text("clip,labels\na.mp4,Dog\n")
     assert keys(folder)[0] != first[5]

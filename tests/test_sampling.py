@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
+
 import numpy as np
 import pytest
+import torch
 
-from avrepro.sampling import BalancedBatches
+from avrepro.features.store import ClipArrays
+from avrepro.models.parekh2018 import Bags
+from avrepro.sampling import BalancedBatches, Drawn
+from avrepro.training import Optimisation, Verdict, fit
 
 
 def corpus(seed: int = 0, clips: int = 300) -> np.ndarray:
@@ -70,11 +77,18 @@ def test_small_classes_come_as_often_as_large_ones() -> None:
     assert counts.seen[5] > 4 * (in_order * labels[:, 5]).sum()
 
 
-def test_counts_are_those_of_the_batches() -> None:
-    labels = corpus(3, 40)
-    sampler = BalancedBatches(labels, 8, 2)
-    rows = np.concatenate([sampler[number] for number in range(9)])
-    counts = sampler.counts(9)
+@pytest.mark.parametrize(("clips", "batch", "batches"), [(40, 8, 9), (40, 8, 0), (40, 7, 100), (2500, 50, 41)])
+def test_counts_are_those_of_the_batches(clips: int, batch: int, batches: int) -> None:
+    labels = corpus(3, clips)
+    sampler = BalancedBatches(labels, batch, 2)
+    assert (sampler.tickets.max() > 1) == (clips > 1000)
+    rows = np.array([row for number in range(batches) for row in sampler[number]], dtype=int)
+    drawn_for = np.zeros(7, dtype=int)
+    for number in range(batches):
+        for k, _ in sampler._draws(number):
+            drawn_for[k] += 1
+    counts = sampler.counts(batches)
+    assert counts.drawn_for.tolist() == drawn_for.tolist()
     assert counts.seen[:6].tolist() == labels[rows].sum(axis=0).tolist()
     assert counts.seen[6] == (~labels[rows].any(axis=1)).sum() == counts.drawn_for[6]
 
@@ -125,3 +139,84 @@ def test_a_batch_smaller_and_one_larger_than_a_round() -> None:
 def test_what_cannot_be_sampled_is_refused(labels: np.ndarray, batch: int) -> None:
     with pytest.raises(ValueError, match="clips >= 1"):
         BalancedBatches(labels, batch, 0)
+
+
+# --- training by steps ------------------------------------------------------------------------------------
+
+
+class Recorder(torch.nn.Module):
+    """Keeps what it is trained on: the numbers of the clips and their labels, step by step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.steps: list[tuple[np.ndarray, np.ndarray]] = []
+
+    def loss(self, clips: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        self.steps.append((clips.int().numpy(), labels.bool().numpy()))
+        return self.weight**2
+
+
+def test_training_by_steps_sees_each_batch_once() -> None:
+    labels = corpus()
+    batches = BalancedBatches(labels, 24, 7)
+    model = Recorder()
+    fit(
+        model,
+        lambda network, clips, y: network.loss(clips, y),
+        (Drawn(np.arange(300.0), batches, 50), Drawn(labels, batches, 50)),
+        lambda network: Verdict(math.nan, 0.0, {}),
+        Optimisation("sgd", 0.1, batch=1, epochs=1),
+        0,
+        torch.device("cpu"),
+        "recorder",
+    )
+    another = BalancedBatches(labels, 24, 7)  # in order, one after the other
+    assert sorted(clips.tolist() for clips, _ in model.steps) == sorted(another[n].tolist() for n in range(50))
+    for clips, seen in model.steps:
+        np.testing.assert_array_equal(seen, labels[clips])
+
+
+def test_every_kind_of_rows_is_drawn_from(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=(40, 3, 2)).astype(np.float32)
+    batches = BalancedBatches(corpus(clips=40), 6, 0)
+    paths = tuple(tmp_path / f"{row}.npy" for row in range(40))
+    for path, value in zip(paths, values, strict=True):
+        np.save(path, value)
+    np.save(tmp_path / "all.npy", values)
+    for rows in (values, np.load(tmp_path / "all.npy", mmap_mode="r"), ClipArrays(paths)):
+        drawn = Drawn(rows, batches, 5)
+        assert len(drawn) == 5
+        for n in (3, 0, 4):
+            np.testing.assert_array_equal(drawn[np.array([n])], values[batches[n]])
+
+
+def test_bags_and_their_mask_are_drawn_together() -> None:
+    rng = np.random.default_rng(0)
+    arrays = [rng.normal(size=(size, 2)) for size in rng.integers(0, 6, 40)]
+    bags, batches = Bags.of(arrays), BalancedBatches(corpus(clips=40), 6, 0)
+    for n in range(10):
+        features, mask = (Drawn(rows, batches, 10)[np.array([n])] for rows in (bags, bags.mask))
+        assert mask.shape == features.shape[:2] == (6, max(1, *(len(arrays[row]) for row in batches[n])))
+        for row, bag, real in zip(batches[n], features, mask, strict=True):
+            np.testing.assert_array_equal(bag[real], arrays[row])
+
+
+def test_steps_are_told_where_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    batches = BalancedBatches(corpus(), 24, 0)
+    told, silent = Drawn(corpus(), batches, 3, "two streams"), Drawn(corpus(), batches, 3)
+    for n in (2, 0, 1):
+        for drawn in (told, silent):
+            drawn[np.array([n])]
+    assert capsys.readouterr().err.count("two streams: 3 / 3 steps") == 1
+    told[np.array([0])]  # a second epoch goes on in silence
+    assert capsys.readouterr().err == ""
+
+
+def test_what_cannot_be_drawn_is_refused() -> None:
+    batches = BalancedBatches(corpus(), 24, 0)
+    with pytest.raises(ValueError, match="from 300 clips, found 299 rows"):
+        Drawn(np.zeros(299), batches, 5)
+    for numbers in (np.array([0, 1]), np.array([], dtype=int), 3):
+        with pytest.raises(ValueError, match="batch=1"):
+            Drawn(np.zeros(300), batches, 5)[numbers]

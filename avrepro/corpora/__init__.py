@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
+from typing import Literal
 
 from avrepro.corpora.base import SPLITS, Clip, Corpus, CorpusError, MissingClip
 
@@ -19,6 +20,7 @@ def load(
     profile: str = "demo",
     seed: int | None = None,
     asynchrony: float | None = None,
+    gap: float | Literal["never"] | None = None,
     clips: str | Path | None = None,
     labels: str | Path | None = None,
     strict: bool = False,
@@ -27,7 +29,8 @@ def load(
     """The corpus of a name.
 
     ``demo``, ``demo-null``: the demo world of ``profile``, ``seed`` and ``asynchrony`` (the description's
-    where None), rendered by ``jobs`` processes where it is not in the cache.
+    where None), or instead of asynchrony of ``gap`` (s between hearing and seeing, or "never"), rendered by
+    ``jobs`` processes where it is not in the cache.
     ``folder``: the clips in folder ``clips`` labelled by the CSV file ``labels``; ``seed`` (0 where None)
     splits them where the file does not.
     ``paired``: clips rendered of the real sounds and photographs in folder ``clips``, listed by the manifest
@@ -45,8 +48,9 @@ def load(
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
     demo = name.startswith("demo")
-    if asynchrony is not None and not demo:
-        raise CorpusError(f"asynchrony is a dial of the demo world; corpus {name!r} has none")
+    for dial, value in (("asynchrony", asynchrony), ("gap", gap)):
+        if value is not None and not demo:
+            raise CorpusError(f"{dial} is a dial of the demo world; corpus {name!r} has none")
     if demo and (clips is not None or labels is not None):
         raise CorpusError(f"corpus {name!r} renders its own clips and labels; give yours to corpus 'folder'")
     if strict and name != "paired":
@@ -74,4 +78,4 @@ def load(
         return load_dcase2017(clips, labels, seed=drawn)
     from avrepro.corpora.demo.world import load_demo
 
-    return load_demo(profile, seed=seed, asynchrony=asynchrony, null=name == "demo-null", jobs=jobs)
+    return load_demo(profile, seed=seed, asynchrony=asynchrony, gap=gap, null=name == "demo-null", jobs=jobs)

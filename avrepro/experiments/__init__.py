@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-MODULES = {"data": "data", "lightweight_fusion": "li2017"}
+MODULES = {"data": "data", "lightweight_fusion": "li2017", "unsynchronized_mil": "parekh2018"}
 
 
 def load_inputs(chapter: str, parameters: Any) -> Any:

@@ -127,10 +127,12 @@ def region_features(
     :param rows: clip id -> its proposals; ``of_rows`` is the feature they come from.
     :param size: height and width of the frames the network sees, px; multiples of 16. None: as they are.
     :param pooled: cells that each region is pooled to, in height and in width.
-    :raises ValueError: another network.
+    :raises ValueError: another network, or one that resizes frames by itself, so that its cells lie elsewhere.
     """
     if network.name not in FIRST_CELL:
         raise ValueError(f"region features: expected one of {', '.join(FIRST_CELL)}, found {network.name!r}")
+    if isinstance(network, EfficientNetLite0) and network.size is not None:
+        raise ValueError(f"region features: the network resizes frames to {network.size} px; load it with size=None")
 
     def read(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
         found = rows[clip.id]

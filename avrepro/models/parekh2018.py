@@ -6,14 +6,14 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avrepro.features.store import ClipArrays
+from avrepro.models.caffenet import CaffeNet
 
 System = Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"]  # (a), (b), (c), (d), (e) of Table 1
 
@@ -38,9 +38,12 @@ class MILConfig:
 class Submodule(nn.Module):
     """One modality of figure 2: fully connected layers, then the proposal scoring network (section 3.2)."""
 
+    scale: Tensor  # that features are divided by; 1 in the paper
+
     def __init__(self, layers: nn.Sequential, units: int, config: MILConfig) -> None:
         super().__init__()
         self.config = config
+        self.register_buffer("scale", torch.ones(()))
         self.layers = layers
         self.classify = nn.Linear(units, config.classes)  # W_cls
         # W_loc. A bias would add the same to all proposals of a class, which the softmax over proposals undoes.
@@ -54,7 +57,7 @@ class Submodule(nn.Module):
             log-sum-exp (one stream); float32 [clips, proposals, classes] and [clips, classes], 0 where the mask is
             False and in clips without a proposal.
         """
-        z = self.layers(features[mask])  # (N, d), Z of all clips: padding never reaches a layer
+        z = self.layers(features[mask] / self.scale)  # (N, d), Z of all clips: padding never reaches a layer
         a = _unpacked(self.classify(z), mask)  # (B, P, C)
         if self.localise is None:
             return a, log_sum_exp(a, mask, self.config.sharpness)
@@ -68,9 +71,7 @@ class Submodule(nn.Module):
 class MILNetwork(nn.Module):
     """Class scores of clips from bags of proposals: systems (a) to (e) of Table 1.
 
-    fc6 and fc7 start from an ImageNet network's own where there is one (section 3.1):
-    ``network.regions.layers.fc6.load_state_dict(caffenet.fc6.state_dict())``, and fc7 likewise. ReLU after each
-    fully connected layer: CaffeNet's, and ours for the audio layer, of which the paper says nothing.
+    ReLU after each fully connected layer: CaffeNet's, and ours for the audio layer, of which the paper says nothing.
     """
 
     def __init__(self, config: MILConfig) -> None:
@@ -136,6 +137,21 @@ class MILNetwork(nn.Module):
             for name, submodule, features, mask in parts
         }
 
+    def fine_tune(self, caffenet: CaffeNet) -> None:
+        """Start fc6 and fc7 from those of a network that was trained on ImageNet (section 3.1)."""
+        assert self.regions is not None
+        for name in ("fc6", "fc7"):
+            getattr(self.regions.layers, name).load_state_dict(getattr(caffenet, name).state_dict())
+
+    def prepare(self, regions: Bags | None, segments: Bags | None) -> None:
+        """Scale each modality by the root mean square of its features in some training clips.
+
+        Ours, for base networks whose features differ in size a hundredfold and layers that all start anew.
+        """
+        for submodule, bags in ((self.regions, regions), (self.segments, segments)):
+            if submodule is not None and bags is not None:
+                submodule.scale.fill_(root_mean_square(bags))
+
     def loss(self, scores: Tensor, weak_labels: Tensor) -> Tensor:
         """What the system is trained with; scores of :meth:`forward` and labels 0 or 1, both [clips, classes]."""
         return (binary_log_loss if self.config.system == "wsddn" else hinge_loss)(scores, weak_labels)
@@ -160,6 +176,14 @@ class MILNetwork(nn.Module):
                 )
             parts.append((name, submodule, features, mask.bool()))
         return parts
+
+
+def root_mean_square(bags: Bags, clips: int = 200) -> float:
+    """Of all features of up to ``clips`` clips, evenly spaced; 1 where there is none."""
+    chosen = np.unique(np.linspace(0, len(bags) - 1, min(len(bags), clips)).astype(int))
+    found = [bags.arrays[int(row)].astype(np.float64) for row in chosen]
+    squares, count = sum(float((bag**2).sum()) for bag in found), sum(bag.size for bag in found)
+    return float(np.sqrt(squares / count)) if squares > 0 else 1.0
 
 
 def softmax_over_proposals(b: Tensor, mask: Tensor) -> Tensor:
@@ -218,6 +242,50 @@ def scaled(scores: np.ndarray) -> np.ndarray:
     return np.where(padding, np.nan, (scores - np.where(padding, 0.0, low)) / span)
 
 
+class BagArrays(Protocol):
+    """The bag of each clip, float [proposals, features]."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, row: int, /) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class _Selected:
+    arrays: BagArrays
+    rows: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        return self.arrays[int(self.rows[row])]
+
+
+@dataclass(frozen=True)
+class BagFiles:
+    """Bags of clips on disk, float [proposals, features] each, read when they are asked for."""
+
+    paths: tuple[Path | None, ...]  # None: a clip without this modality, an empty bag
+    features: int
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        path = self.paths[row]
+        return np.zeros((0, self.features), np.float16) if path is None else np.load(path, allow_pickle=False)
+
+    def size(self, row: int) -> int:
+        """Proposals of a clip; of the file only the header is read."""
+        path = self.paths[row]
+        if path is None:
+            return 0
+        with path.open("rb") as file:
+            np.lib.format.read_magic(file)  # always version 1: the header of an array of numbers is short
+            return np.lib.format.read_array_header_1_0(file)[0][0]
+
+
 @dataclass(frozen=True)
 class Bags:
     """One modality's proposals of clips, as rows for training: padded to the longest bag among those asked for.
@@ -225,15 +293,21 @@ class Bags:
     :attr:`mask` is to be given beside it, and is asked for the same rows.
     """
 
-    arrays: Sequence[np.ndarray] | ClipArrays  # float [proposals, features] of each clip; [0, features]: none
+    arrays: BagArrays  # float [proposals, features] of each clip; [0, features]: none
     sizes: np.ndarray  # int [clips], proposals of each
+    features: int
 
     @classmethod
-    def of(cls, arrays: Sequence[np.ndarray] | ClipArrays) -> Bags:
-        """Bags with their sizes; of arrays on disk only the headers are read."""
-        if isinstance(arrays, ClipArrays):
-            return cls(arrays, np.array([_size_on_disk(path) for path in arrays.paths], dtype=int))
-        return cls(arrays, np.array([len(array) for array in arrays], dtype=int))
+    def of(cls, arrays: Sequence[np.ndarray] | BagFiles) -> Bags:
+        """Bags with their sizes, of one clip at least."""
+        if isinstance(arrays, BagFiles):
+            sizes = [arrays.size(row) for row in range(len(arrays))]
+            return cls(arrays, np.array(sizes, dtype=int), arrays.features)
+        return cls(arrays, np.array([len(array) for array in arrays], dtype=int), arrays[0].shape[1])
+
+    def select(self, rows: np.ndarray) -> Bags:
+        """The bags of some clips, int [clips]; still read when they are asked for."""
+        return Bags(_Selected(self.arrays, rows), self.sizes[rows], self.features)
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -242,7 +316,7 @@ class Bags:
         """float [rows, longest bag, features], zeros for padding; at least one proposal long."""
         chosen = np.arange(len(self))[rows]
         bags = [self.arrays[int(row)] for row in chosen]
-        padded = np.zeros((len(bags), _longest(self.sizes[chosen]), bags[0].shape[1]), bags[0].dtype)
+        padded = np.zeros((len(bags), _longest(self.sizes[chosen]), self.features), bags[0].dtype)
         for target, bag in zip(padded, bags, strict=True):
             target[: len(bag)] = bag
         return padded
@@ -303,12 +377,6 @@ def _batches(
     for start in range(0, lengths.pop(), batch):
         rows = slice(start, start + batch)
         yield [None if one is None else torch.from_numpy(one[rows]).float().to(device) for one in inputs]
-
-
-def _size_on_disk(path: Path) -> int:
-    with path.open("rb") as file:
-        np.lib.format.read_magic(file)  # always version 1: the header of an array of numbers is short
-        return np.lib.format.read_array_header_1_0(file)[0][0]
 
 
 def _longest(sizes: np.ndarray) -> int:

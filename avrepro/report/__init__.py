@@ -71,6 +71,11 @@ def show_figure(figure: Any, caption: str, alt: str, results: Results | None = N
     _display(f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>", caption, results)
 
 
+def show_player(markup: str, text: str, results: Results | None = None) -> None:
+    """A player, with what it shows in words for where no HTML is."""
+    _display(markup, text, results)
+
+
 def show_note(text: str) -> None:
     """A sentence in the place of what this run does not measure."""
     _display(f"<p><em>{html.escape(text)}</em></p>", text, None)

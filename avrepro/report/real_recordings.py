@@ -20,7 +20,7 @@ def real_recordings() -> dict[str, Results]:
 
     :raises ResultsError: where one is missing.
     """
-    table = read(folders=(COMMITTED,)).table
+    table = read(folders=(COMMITTED,)).select(chapter="lightweight_fusion")
     found = {}
     for name in NAMES:
         rows = table[(table["corpus"] == name) & table["parameters"].map(lambda text: "seeds" in json.loads(text))]

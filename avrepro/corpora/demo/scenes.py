@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 from avrepro.corpora.base import CorpusError
 from avrepro.corpora.demo.description import WorldDescription
+
+Gap = float | Literal["never"]  # s between a sound and the sight of its source; "never": it is not seen at all
+LEAST_IN_VIEW = 1.0  # s of a sight that no gap moves out of the clip (all of a shorter one)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Distraction:
 
 @dataclass(frozen=True)
 class Sight:
-    """One drawn thing, in view from ``start`` to ``end`` (s)."""
+    """One drawn thing, in view from ``start`` to ``end`` (s); never where they are equal."""
 
     object: str  # name in the drawn vocabulary, for example "fire engine"
     label: str | None  # sound class whose source it is; None for distracting objects
@@ -89,17 +94,31 @@ def vocabulary() -> Vocabulary:
     )
 
 
-def choose(world: WorldDescription, profile: str, seed: int | None, asynchrony: float | None) -> tuple[int, float]:
-    """Seed and asynchrony, the description's where None; CorpusError for what the world does not have."""
+def choose(
+    world: WorldDescription, profile: str, seed: int | None, asynchrony: float | None, gap: Gap | None
+) -> tuple[int, float | None, Gap | None]:
+    """Seed, asynchrony and gap; of the last two exactly one is not None.
+
+    The description's seed where None, and its asynchrony where both are None. CorpusError for what the world
+    does not have.
+    """
     if profile not in world.profiles:
         raise CorpusError(f"the demo world has no profile {profile!r}, it has {', '.join(world.profiles)}")
     seed = world.seed if seed is None else seed
     if seed < 0:
         raise CorpusError(f"a seed is 0 or more, found {seed!r}")
+    if gap is not None:
+        if asynchrony is not None:
+            raise CorpusError(f"give asynchrony or gap, not both; found asynchrony {asynchrony!r} and gap {gap!r}")
+        if gap == "never":
+            return seed, None, gap
+        if isinstance(gap, str) or not 0.0 <= gap < math.inf:
+            raise CorpusError(f"a gap is 0 or more seconds, or 'never'; found {gap!r}")
+        return seed, None, float(gap)
     asynchrony = world.sights.asynchrony if asynchrony is None else float(asynchrony)
     if not 0.0 <= asynchrony <= 1.0:
         raise CorpusError(f"asynchrony goes from 0 (together) to 1 (independent), found {asynchrony!r}")
-    return seed, asynchrony
+    return seed, asynchrony, None
 
 
 def draw_scenes(
@@ -107,16 +126,20 @@ def draw_scenes(
     profile: str,
     seed: int | None = None,
     asynchrony: float | None = None,
+    gap: Gap | None = None,
     names: Vocabulary | None = None,
 ) -> tuple[dict[str, list[Scene]], dict[str, tuple[str, ...]]]:
     """Plan every clip of a profile: split -> scenes, and clip -> weak labels.
 
     ``seed`` and ``asynchrony`` (0..1) are the description's unless given; ``names`` is what can be rendered.
-    Another asynchrony changes when sources of sounding events are seen and nothing else.
+    ``gap`` takes the place of asynchrony: a source that is in view is seen for its sound's own span moved by that
+    many seconds (0 or more) to the side where the clip has more room, but at most so far that the first or last
+    second of it (all of a shorter one) is still in the clip; or "never". Another asynchrony or gap changes when,
+    or whether, sources of sounding events are seen and nothing else.
     Weak labels are the classes that sound (not those only seen), in the classes' order; a stated share of
     training labels is missing. Raises CorpusError if profile, description and renderers do not fit.
     """
-    seed, asynchrony = choose(world, profile, seed, asynchrony)
+    seed, asynchrony, gap = choose(world, profile, seed, asynchrony, gap)
     names = names or vocabulary()
     _check(world, names)
 
@@ -130,7 +153,7 @@ def draw_scenes(
         scenes[split] = []
         for index, labels in enumerate(sounding):
             rng = np.random.default_rng([seed, number, index + 1])
-            scene = draw_scene(rng, f"{split}-{index:04d}", labels, world, asynchrony, names)
+            scene = draw_scene(rng, f"{split}-{index:04d}", labels, world, asynchrony, gap, names)
             told = rng.random(len(labels)) >= (world.events.missing_labels if training else 0.0)
             kept = {label for label, is_told in zip(labels, told, strict=True) if is_told}
             scenes[split].append(scene)
@@ -169,10 +192,11 @@ def draw_scene(
     clip: str,
     labels: Sequence[str],
     world: WorldDescription,
-    asynchrony: float,
+    asynchrony: float | None,
+    gap: Gap | None,
     names: Vocabulary,
 ) -> Scene:
-    """Plan one clip in which ``labels`` sound; the draws from ``rng`` do not depend on ``asynchrony``."""
+    """Plan one clip in which ``labels`` sound; the draws from ``rng`` depend neither on asynchrony nor on gap."""
     duration = world.clip.seconds
     events = []
     for label in labels:
@@ -193,9 +217,11 @@ def draw_scene(
         event = sounding.get(label)
         seen = rng.random() < (described.visible if event else described.visible_silent)
         start, end = _span(rng, world.sights.seconds, duration)
-        if event:
+        if event and asynchrony is not None:
             start = event.onset + asynchrony * (start - event.onset)
             end = event.offset + asynchrony * (end - event.offset)
+        elif event and gap is not None:
+            start, end = moved(event.onset, event.offset, gap, duration)
         thing = names.sights[label][rng.integers(len(names.sights[label]))]
         occlusion = _uniform(rng, world.sights.occlusion)
         if seen:
@@ -213,6 +239,19 @@ def draw_scene(
         reverberation=_uniform(rng, world.reverberation),
         seed=int(rng.integers(2**31)),
     )
+
+
+def moved(onset: float, offset: float, gap: Gap, duration: float) -> tuple[float, float]:
+    """Start and end (s) of the sight of what sounds from ``onset`` to ``offset`` (s) of a clip, as far apart as told.
+
+    "never" is an empty span and not a missing sight: other sights are then drawn as if it were there.
+    """
+    if gap == "never":
+        return onset, onset
+    kept = min(offset - onset, LEAST_IN_VIEW)
+    if duration - offset >= onset:  # more room later
+        return min(onset + gap, duration - kept), min(offset + gap, duration)
+    return max(onset - gap, 0.0), max(offset - gap, kept)
 
 
 def _uniform(rng: np.random.Generator, bounds: tuple[float, float]) -> float:

@@ -32,7 +32,7 @@ from filelock import FileLock
 from avrepro import digests
 from avrepro.corpora.base import Clip, Corpus, CorpusError
 from avrepro.corpora.demo.description import ClipFormat, WorldDescription, load_world_description
-from avrepro.corpora.demo.scenes import Scene, choose, draw_scenes
+from avrepro.corpora.demo.scenes import Gap, Scene, choose, draw_scenes
 from avrepro.home import home
 from avrepro.progress import say, track
 
@@ -45,6 +45,7 @@ def load_demo(
     *,
     seed: int | None = None,
     asynchrony: float | None = None,
+    gap: Gap | None = None,
     null: bool = False,
     jobs: int | None = None,
     world: WorldDescription | None = None,
@@ -55,6 +56,8 @@ def load_demo(
     ----------
     profile: which sizes of the description, ``ci`` or ``demo``.
     seed, asynchrony (0: seen while heard, 1: independent): the description's unless given.
+    gap: instead of asynchrony: sources are seen this long (s) before or after they are heard, or "never"; see
+        :func:`avrepro.corpora.demo.scenes.draw_scenes`.
     null: demo-null, the same sounds and weak labels with the pictures of other clips of the split.
     jobs: processes that render, by default as many as there are processors.
     world: another description than data_manifests/demo_world.yaml.
@@ -62,9 +65,9 @@ def load_demo(
     Raises CorpusError for what the description does not have, or naming the clip that fails to render.
     """
     world = world or load_world_description()
-    seed, asynchrony = choose(world, profile, seed, asynchrony)
+    seed, asynchrony, gap = choose(world, profile, seed, asynchrony, gap)
     name = "demo-null" if null else "demo"
-    digest = world_digest(world, profile, seed, asynchrony, name)
+    digest = world_digest(world, profile, seed, asynchrony, gap, name)
     folder = home() / "corpora" / f"{name}-{digest[:12]}"
     corpus = _read(folder, name, digest)
     if corpus is None:
@@ -73,20 +76,22 @@ def load_demo(
             corpus = _read(folder, name, digest)
             if corpus is None:
                 if null:
-                    sound = load_demo(profile, seed=seed, asynchrony=asynchrony, jobs=jobs, world=world)
+                    sound = load_demo(profile, seed=seed, asynchrony=asynchrony, gap=gap, jobs=jobs, world=world)
                     _exchange_pictures(folder, sound, seed, digest)
                 else:
-                    _render(folder, world, profile, seed, asynchrony, jobs or os.cpu_count() or 1, digest)
+                    _render(folder, world, profile, seed, asynchrony, gap, jobs or os.cpu_count() or 1, digest)
                 corpus = _read(folder, name, digest)
     if corpus is None:
         raise CorpusError(f"{folder} changed while it was made; delete it and load the demo world again")
     return corpus
 
 
-def world_digest(world: WorldDescription, profile: str, seed: int, asynchrony: float, name: str) -> str:
+def world_digest(
+    world: WorldDescription, profile: str, seed: int, asynchrony: float | None, gap: Gap | None, name: str
+) -> str:
     """SHA-256 (hex) over all that decides the files: description, choices, rendering code, its libraries."""
     description = world.model_dump(mode="json", exclude={"profiles", "seed"})
-    description["sights"]["asynchrony"] = asynchrony
+    description["sights"] |= {"asynchrony": asynchrony, "gap": gap}
     description["classes"] = list(description["classes"].items())  # their order says how common they are
     return digests.of_values(
         {
@@ -136,13 +141,20 @@ def _finish(folder: Path, classes: Sequence[str], clips: Sequence[Clip], digest:
 
 
 def _render(
-    folder: Path, world: WorldDescription, profile: str, seed: int, asynchrony: float, jobs: int, digest: str
+    folder: Path,
+    world: WorldDescription,
+    profile: str,
+    seed: int,
+    asynchrony: float | None,
+    gap: Gap | None,
+    jobs: int,
+    digest: str,
 ) -> None:
     import pandas as pd
 
     from avrepro.corpora.demo.sounds import SOUND_CLASSES
 
-    planned, weak_labels = draw_scenes(world, profile, seed, asynchrony)
+    planned, weak_labels = draw_scenes(world, profile, seed, asynchrony, gap)
     scenes = [scene for split in planned.values() for scene in split]
     clips, truth, parts = folder / "clips", folder / "truth", folder / "truth" / "parts"
     for each in (clips, parts):
@@ -157,7 +169,8 @@ def _render(
     else:
         done = there.keys() & {part.stem for part in parts.glob("*.json")}
     todo = [scene for scene in scenes if scene.clip not in done]
-    say(f"demo world ({profile}, seed {seed}): {len(todo)} of {len(scenes)} clips to render into {folder}")
+    dial = "" if gap is None else f", gap {gap}"
+    say(f"demo world ({profile}, seed {seed}{dial}): {len(todo)} of {len(scenes)} clips to render into {folder}")
     render = partial(render_clip, clips=clips, parts=parts, form=world.clip)
     for _ in track(_in_processes(render, todo, jobs), "rendering the demo world", total=len(todo)):
         pass
