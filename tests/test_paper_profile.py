@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,16 +15,25 @@ import timm
 import torch
 import torchvision
 from test_backbones import random_weights
+from test_caffenet import SHAPES, caffemodel, old_layer
 
 from avrepro import results
 from avrepro.corpora.dcase2017 import CLASSES, NAME_OF_ID
 from avrepro.encode import write_clip
-from avrepro.experiments import li2017, li2017_evaluation
+from avrepro.experiments import (
+    li2017,
+    li2017_evaluation,
+    parekh2018,
+    parekh2018_evaluation,
+    parekh2018_examples,
+    parekh2018_training,
+)
 from avrepro.features.words import words_of
-from avrepro.models import backbones
-from avrepro.parameters import LightweightFusion
+from avrepro.models import backbones, caffenet, vggish
+from avrepro.models.parekh2018 import MILNetwork
+from avrepro.parameters import LightweightFusion, UnsynchronizedMIL
 from avrepro.report import li2017 as report
-from avrepro.results import ResultsError, check_shown
+from avrepro.results import Results, ResultsError, check_shown
 
 ID_OF_NAME = {name: identifier for identifier, name in NAME_OF_ID.items()}
 LABELS = [("Car", "Bus"), ("Train",), ("Screaming",), ("Car",), ("Bus",), ("Train", "Train horn"), ("Car",), ("Bus",)]
@@ -107,6 +119,93 @@ def test_lightweight_fusion_runs_dry(
     fused = found.number("fused", "micro_f1", "test")
     assert 0 <= fused.low <= fused.value <= fused.high <= 1
 
+    check_dry(found, capsys)
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """Files of CaffeNet (Caffe's own format) and VGGish with random weights; all of it is taken away: it is large."""
+    rng = np.random.default_rng(2)
+    arrays = {}
+    for name, shape in SHAPES.items():
+        gain = np.float32((2 / np.prod(shape[1:])) ** 0.5)
+        arrays[f"{name}.weight"] = rng.standard_normal(shape, np.float32) * gain
+        arrays[f"{name}.bias"] = rng.standard_normal(shape[0], np.float32) / 10
+    paths = {"caffenet": tmp_path / "caffenet.caffemodel", "vggish": tmp_path / "vggish.pth"}
+    paths["caffenet"].write_bytes(caffemodel(old_layer, arrays))
+    with torch.device("meta"):
+        network = vggish.VGGish()
+    torch.save(random_weights(network, 3), paths["vggish"])
+    yield paths
+    shutil.rmtree(tmp_path)
+
+
+def test_unsynchronized_mil_runs_dry(
+    pretrained: dict[str, Path],
+    lists: Path,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    for module in (caffenet, vggish, parekh2018):
+        monkeypatch.setattr(module, "fetch", pretrained.__getitem__)
+    parameters = UnsynchronizedMIL(
+        profile="paper", corpus="dcase2017", clips=str(clips), labels=str(lists), dry=True, device="cpu"
+    )
+    inputs = parekh2018.load_inputs(parameters)
+    assert (inputs.image_network, inputs.audio_network, inputs.corpus.classes) == ("caffenet", "vggish", CLASSES)
+    assert (inputs.regions.features, inputs.segments.features) == (9216, 128)
+    assert (inputs.segments.sizes == 4).all()  # of 2 s: 0 to 0.96, ..., 1.44 to 2.4 s
+    for row in range(7):  # nor are features of random weights all zeros, or beyond half precision
+        regions, segments = inputs.regions.arrays[row], inputs.segments.arrays[row]
+        assert regions.shape == (len(inputs.proposals(row).times), 9216)
+        assert np.isfinite(regions).all() and regions.any() and segments.any()
+
+    published = caffenet.read_caffemodel(pretrained["caffenet"])
+    begun: dict[str, tuple[bool, float]] = {}
+    fit = parekh2018_training.fit
+
+    def watched(network: MILNetwork, *given: Any) -> Any:
+        begun[str(given[-1])] = (from_file(network, published) == 0, scale(network))
+        return fit(network, *given)
+
+    monkeypatch.setattr(parekh2018_training, "fit", watched)
+    systems = parekh2018.run_systems(inputs)
+    looking = {"two_stream", "video_only", "wsddn", "one_stream"}
+    assert begun == {name: (name in looking, 1.0) for name in parekh2018.SYSTEMS}  # features as the layers know them
+    for name in looking:  # two steps of Adam at 1e-5 go no further
+        assert 0 < from_file(systems.trained[name].network, published) < 3e-5
+    for name, scores in systems.scores.items():
+        assert scores.shape == (7, 17) and np.isfinite(scores).all(), name
+    for row in range(7):
+        shapes = {part: found[row].shape for part, found in systems.located["two_stream"].items()}
+        assert shapes == {"regions": (inputs.regions.sizes[row], 17), "segments": (4, 17)}
+    found = parekh2018_evaluation.evaluate(inputs, systems)
+    lead = found.number("audio_only", "micro_f1_lead", "test")
+    assert -1 <= lead.low <= lead.value <= lead.high <= 1
+    assert not parekh2018_examples.unsynchronised(inputs, systems)  # nobody planted anything
+    check_dry(found, capsys)
+
+
+def from_file(network: MILNetwork, published: dict[str, torch.Tensor]) -> float:
+    """How far fc6 and fc7 are from those of the file at most; infinitely where there are none."""
+    if network.regions is None:
+        return float("inf")
+    arrays = network.regions.layers.state_dict()
+    assert set(arrays) == {"fc6.weight", "fc6.bias", "fc7.weight", "fc7.bias"}
+    return max(float((value - published[name]).abs().max()) for name, value in arrays.items())
+
+
+def scale(network: MILNetwork) -> float:
+    """What features are divided by."""
+    (found,) = {float(one.scale) for one in (network.regions, network.segments) if one is not None}
+    return found
+
+
+def check_dry(found: Results, capsys: pytest.CaptureFixture[str]) -> None:
+    """The numbers of a dry run are in the store, and shown nowhere."""
     stored = results.read(found.passport()["run"])
     passport = stored.passport()
     assert json.loads(passport["parameters"])["dry"] and (passport["corpus"], passport["profile"]) == (

@@ -1,4 +1,4 @@
-"""Real recordings: ESC-10's folds, and committed results that are today's and can be measured again."""
+"""Committed results: today's, complete, and to be measured again; and the real recordings they are of."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import json
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pandas as pd
@@ -17,12 +19,18 @@ import torch
 from avrepro import digests
 from avrepro.corpora import load
 from avrepro.corpora.base import CorpusError
+from avrepro.corpora.demo.description import load_world_description
+from avrepro.corpora.demo.scenes import choose
+from avrepro.corpora.demo.world import world_digest
 from avrepro.corpora.esc10 import folds, load_esc10
 from avrepro.corpora.paired import paired_digest, published_folder
 from avrepro.corpora.paired_items import read_items
-from avrepro.experiments.real_recordings import CODE, SEEDS, nearest_events, photographs, replace_results
+from avrepro.experiments import parekh2018_measured
+from avrepro.experiments import real_recordings as li2017_measured
+from avrepro.experiments.parekh2018 import SYSTEMS
+from avrepro.experiments.real_recordings import SEEDS, nearest_events, photographs, replace_results
 from avrepro.manifests import manifest_path
-from avrepro.report import origin
+from avrepro.report import origin, parekh2018
 from avrepro.report.real_recordings import NAMES, real_recordings
 from avrepro.results import COMMITTED, Results, is_stale, read
 
@@ -47,6 +55,19 @@ NO_NUMBER = {
     "avrepro.results": "writes the numbers down",
     "avrepro.corpora.folder": "not the corpus used",
 }
+NO_NUMBER_OF = {
+    li2017_measured: NO_NUMBER,
+    parekh2018_measured: {
+        **NO_NUMBER,
+        "avrepro.experiments.li2017_profiles": "sizes of the other chapter's runs",
+        "avrepro.experiments.parekh2018_located": "what was planted, which no committed number tells of",
+        "avrepro.features.key_frames": "the other chapter's",
+        "avrepro.features.objects": "the other chapter's",
+        "avrepro.features.words": "the other chapter's",
+        "avrepro.models.li2017": "the other chapter's",
+    },
+}
+CODE_OF = {li2017_measured: li2017_measured.CODE, parekh2018_measured: parekh2018_measured.DEMO}
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +79,8 @@ def test_committed_results_are_todays(committed: Results) -> None:
     runs = committed.table.drop_duplicates("run")
     stale = [f"{row.corpus}, run {row.run}" for row in runs.itertuples() if is_stale(runs.loc[row.Index])]
     assert not stale, f"{stale} are older than their code: avrepro results --measure"
-    assert set(runs["corpus"]) == set(NAMES)
+    found = {chapter: set(rows["corpus"]) for chapter, rows in runs.groupby("chapter")}
+    assert found == {"lightweight_fusion": set(NAMES), "unsynchronized_mil": {"demo", "paired"}}
     assert {json.loads(text)["profile"] for text in runs["parameters"]} == {"demo"}
 
 
@@ -69,22 +91,60 @@ def test_a_stale_committed_number_says_so(monkeypatch: pytest.MonkeyPatch) -> No
     assert origin(results) == "esc10, profile demo, stale: measured with older code"
 
 
-def test_committed_results_name_all_code_that_they_depend_on() -> None:
-    script = (
-        "import avrepro.experiments.real_recordings, sys; print(*[m for m in sys.modules if m.startswith('avrepro')])"
-    )
+@pytest.mark.parametrize("measuring", CODE_OF, ids=lambda module: module.__name__.split(".")[-1])
+def test_committed_results_name_all_code_that_they_depend_on(measuring: ModuleType) -> None:
+    script = f"import {measuring.__name__}, sys; print(*[m for m in sys.modules if m.startswith('avrepro')])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=digests.ROOT)
+    code, no_number = CODE_OF[measuring], NO_NUMBER_OF[measuring]
     for module in done.stdout.split():
         relative = "/".join(module.split(".")[1:]) + ".py"
-        assert relative in CODE or module in NO_NUMBER, f"{module}: add it to CODE, or to NO_NUMBER with the reason"
-    assert not {name.removesuffix(".py").replace("/", ".") for name in CODE} & {
-        name.removeprefix("avrepro.") for name in NO_NUMBER
+        named = relative in code or relative.removesuffix(".py").startswith(code)  # a file, or in or of a folder
+        assert named or module in no_number, f"{module}: add it to CODE, or to NO_NUMBER with the reason"
+    assert not {name.removesuffix(".py").replace("/", ".") for name in code} & {
+        name.removeprefix("avrepro.") for name in no_number
     }
+
+
+def test_two_streams_were_measured_in_every_way(committed: Results) -> None:
+    """Each seed of real recordings and their means, the gated CRNNs, and a world a gap: each once, and whole."""
+    runs = committed.select(chapter=parekh2018.CHAPTER).drop_duplicates("run")
+    told = [json.loads(text) for text in runs["parameters"]]
+    ways = Counter((one["corpus"], one.get("measured", "one seed")) for one in told)
+    assert ways == {("paired", "one seed"): 5, ("paired", "paired"): 1, ("demo", "cvssp"): 1, ("demo", "gap"): 4}
+    assert sorted(one["seed"] for one in told if "measured" not in one) == [0, 1, 2, 3, 4]
+
+    kept = parekh2018.committed()
+    assert [parekh2018.gap_of(one) for one in kept.gaps] == [0.0, 3.0, 6.0, "never"]
+    assert kept.paired is not None and kept.cvssp is not None
+    cvssp = {"cvssp_fusion", "cvssp_gated_crnn"}
+    of_gaps = {"two_stream", "synchronous", "audio_only"}
+    scored = [(kept.paired, {*SYSTEMS, *cvssp, "class frequency"}), (kept.cvssp, cvssp)]
+    for one, systems in [*scored, *((gap, of_gaps) for gap in kept.gaps)]:
+        for metric, those in (("micro_f1", systems), ("micro_f1_lead", systems - {"two_stream"})):
+            rows = one.select(metric=metric, split="test")
+            assert set(rows["system"]) == those and len(rows) == len(those)
+            assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    for one in (kept.paired, kept.cvssp):
+        classes = one.select(metric="class_f1", split="test").groupby("system")["label"].nunique()
+        assert set(classes) == {classes.iloc[0]} and classes.iloc[0] > 1
+    planted = [one.number("corpus", "planted_gap", "test").value for one in kept.gaps]
+    assert planted[0] < planted[1] < planted[2] and np.isnan(planted[3])
+
+
+def test_the_committed_worlds_are_those_of_today(committed: Results) -> None:
+    """What a world is made of besides code: its description and the libraries that draw it."""
+    kept, world = parekh2018.committed(), load_world_description()
+    assert kept.cvssp is not None and kept.gaps
+    for one, gap in ((kept.cvssp, None), *((one, parekh2018.gap_of(one)) for one in kept.gaps)):
+        chosen = choose(world, "demo", None, None, gap)  # type: ignore[arg-type]  # seconds or "never"
+        assert one.passport()["corpus_digest"] == world_digest(world, "demo", *chosen, "demo")
 
 
 def test_a_new_measurement_leaves_no_number_of_an_older_one(tmp_path: Path) -> None:
     folder, fresh = tmp_path / "results", tmp_path / "fresh"
-    shutil.copytree(COMMITTED, folder)
+    folder.mkdir()
+    for path in COMMITTED.glob("lightweight_fusion-*.parquet"):
+        shutil.copy(path, folder)
     (folder / "another_chapter-0.parquet").write_bytes(b"of somebody else")
     fresh.mkdir()
     kept, changed = sorted(folder.glob("lightweight_fusion-*.parquet"))[:2]
@@ -96,31 +156,40 @@ def test_a_new_measurement_leaves_no_number_of_an_older_one(tmp_path: Path) -> N
     assert (folder / "lightweight_fusion-new.parquet").read_bytes() == (COMMITTED / changed.name).read_bytes()
 
 
-def test_committed_means_are_those_of_the_seeds(committed: Results) -> None:
-    paired = committed.select(corpus="paired", split="test")
-    mean = real_recordings()["paired"]
-    single = paired[paired["run"] != mean.passport()["run"]]
+# chapter, the system that is ahead, those it is compared with, and the metric of the difference
+MEANS = (
+    ("lightweight_fusion", "fused", ("audio",), "micro_f1_gain"),
+    ("unsynchronized_mil", "two_stream", ("audio_only", "one_stream", "synchronous", "cvssp_fusion"), "micro_f1_lead"),
+)
+
+
+@pytest.mark.parametrize(("chapter", "ahead", "others", "metric"), MEANS, ids=[one[0] for one in MEANS])
+def test_committed_means_are_those_of_the_seeds(
+    committed: Results, chapter: str, ahead: str, others: tuple[str, ...], metric: str
+) -> None:
+    paired = committed.select(chapter=chapter, corpus="paired", split="test")
+    of_seeds = paired["parameters"].map(lambda text: "seeds" in json.loads(text))
+    mean, single = Results(paired[of_seeds]), paired[~of_seeds]
     assert sorted(single["seed"].unique()) == list(SEEDS)
-    for system in ("audio", "fused"):
+    for system in (ahead, *others):
         values = single[(single["system"] == system) & (single["metric"] == "micro_f1")]["value"]
         assert len(values) == len(SEEDS)
         assert mean.number(system, "micro_f1", "test").value == pytest.approx(values.mean(), abs=1e-12)
-    gains = (
-        single[(single["system"] == "fused") & (single["metric"] == "micro_f1_gain")]
-        .set_index("seed")["value"]
-        .sort_index()
-    )
     scores = single[single["metric"] == "micro_f1"].pivot(index="seed", columns="system", values="value")
-    pd.testing.assert_series_equal(gains, scores["fused"] - scores["audio"], check_names=False)
+    differences = single[single["metric"] == metric].pivot(index="seed", columns="system", values="value")
+    for system in others:  # a difference is noted with the fused system there, and with the other one here
+        noted = differences[ahead if ahead in differences else system]
+        pd.testing.assert_series_equal(noted, scores[ahead] - scores[system], check_names=False)
 
 
 def test_the_committed_clips_are_those_that_are_here(mirror: Path, committed: Results) -> None:
     told = committed.table.drop_duplicates("run").set_index("run")
     table = manifest_path("paired.csv")
     items = read_items(published_folder(table), table)
+    paired = told[told["corpus"] == "paired"]
     for seed in SEEDS:
-        rows = told[(told["corpus"] == "paired") & (told["seed"] == seed)]
-        assert paired_digest(items, seed, 60) in set(rows["corpus_digest"])
+        digest = paired_digest(items, seed, 60)
+        assert set(paired[paired["corpus_digest"] == digest]["chapter"]) == {"lightweight_fusion", "unsynchronized_mil"}
     assert load_esc10().digest in set(told["corpus_digest"])
     assert photographs().digest in set(told["corpus_digest"])
 
@@ -143,7 +212,7 @@ def test_esc10(mirror: Path, tmp_path: Path) -> None:
     assert np.bincount(folds(corpus)).tolist() == [0, 80, 80, 80, 80, 80]
     for fold in range(1, 6):  # eight recordings of each class in each fold
         assert (corpus.targets()[folds(corpus) == fold].sum(axis=0) == 8).all()
-    sources = {clip.path.name.split("-")[1]: set() for clip in corpus.clips}
+    sources: dict[str, set[int]] = {clip.path.name.split("-")[1]: set() for clip in corpus.clips}
     for clip, fold in zip(corpus.clips, folds(corpus), strict=True):
         sources[clip.path.name.split("-")[1]].add(int(fold))
     assert all(len(found) == 1 for found in sources.values())  # no source recording is in two folds

@@ -21,7 +21,7 @@ from avrepro.models.parekh2018 import scaled
 
 FIGURE_3 = ("Train", "Bicycle", "Car", "Truck", "Motorcycle")  # classes that the paper shows
 OWN = 8  # clips at most, of few own ones
-LATER = 2.0  # s; a source that comes into view so long after its sound began is out of step
+LATER = 1.0  # s; a source that comes into view so long after its sound began is out of step
 
 Spans = tuple[tuple[float, float], ...]  # start and end of each, s, by start
 
@@ -85,11 +85,8 @@ def unsynchronised(inputs: Inputs, systems: Systems) -> dict[str, Example]:
 
 
 def seen_after_heard(heard: Spans, seen: Spans) -> bool:
-    """Whether a source comes into view at least ``LATER`` s after its sound began, and after it first ended."""
-    began, ended = heard[0]
-    for start, end in heard[1:]:
-        ended = max(ended, end) if start <= ended else ended  # two events in one go sound as one
-    return bool(seen) and seen[0][0] >= max(began + LATER, ended)
+    """Whether a source first comes into view at least ``LATER`` s after its sound began."""
+    return bool(seen) and seen[0][0] >= heard[0][0] + LATER
 
 
 OUT_OF_STEP: dict[str, Callable[[Spans, Spans], bool]] = {

@@ -16,7 +16,7 @@ from avrepro.report import origin, show_note, show_player
 from avrepro.report.localisation import HEARD, SEEN, in_words, segment_edges, summary
 from avrepro.results import Results
 
-EMBEDDED = 400_000  # bytes; larger clips are not put into the page
+EMBEDDED = 700_000  # bytes; larger clips are not put into the page
 NARROW, BROAD = 480, 640  # px; how wide a clip is shown, where the page has the room
 
 # Boxes are fractions of the frame, so the drawing is stretched over the video and follows its size by itself.
