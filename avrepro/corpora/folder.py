@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from avrepro.corpora.base import SPLITS, Clip, Corpus, CorpusError, MissingClip
-from avrepro.media import MediaError, check_clip, stream_digest
+from avrepro.media import MediaError, check_clip, probe, read_audio, read_frames, stream_digest
 from avrepro.progress import track
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -40,7 +40,7 @@ def load_folder(
     seed: of the 60 / 20 / 20 split, stratified by label, that is made where there is no ``split`` column.
     classes: the labels that may occur, in the corpus's order. By default the labels found, sorted.
 
-    Files that are no usable clips are left out and listed in ``Corpus.missing`` with the reason. They keep
+    Files without usable sound or pictures are left out and listed in ``Corpus.missing`` with the reason. They keep
     their place in the split, so that repairing one moves no other clip. Raises CorpusError, listing every
     offending row, where the table itself is wrong.
     """
@@ -207,8 +207,18 @@ def _raise(table: Path, faults: list[str]) -> None:
 
 
 def _examine(path: Path) -> tuple[str, str | None]:
-    """What a file holds, as a digest, and why it cannot be used (None if it can)."""
+    """What a file holds, as a digest, and why it cannot be used (None if it can).
+
+    Sound or pictures alone will do: a chapter that needs both leaves such a clip out when it reads it.
+    """
     try:
+        info = probe(path)
+        if info.sample_rate and not info.height:
+            read_audio(path)
+            return stream_digest(path, "audio"), None
+        if info.height and not info.sample_rate:
+            read_frames(path, times=[0.0])
+            return stream_digest(path, "video"), None
         check_clip(path)
         return stream_digest(path, "audio") + stream_digest(path, "video"), None
     except MediaError as error:
