@@ -85,7 +85,6 @@ def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
     """
     check(chapter, given)
     import papermill  # slow to import, and not needed to find a wrong parameter
-    from nbclient.exceptions import DeadKernelError
 
     start = time.monotonic()
     failed = output.with_suffix(".failed.ipynb")
@@ -101,11 +100,12 @@ def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
                 stderr_file=sys.stderr,
                 cwd=str(Path.cwd()),
             )
-        except (papermill.PapermillExecutionError, DeadKernelError) as error:
+        except (papermill.PapermillExecutionError, RuntimeError) as error:
             shutil.copy(path, failed)
-            why = "its kernel was killed, perhaps for want of memory"
             if isinstance(error, papermill.PapermillExecutionError):
                 why = f"{error.ename}: {error.evalue}"
+            else:  # nbclient's own way to say that there is no kernel any more
+                why = f"its kernel was killed, perhaps for want of memory ({error})"
             raise RunFailed(f"{chapter}: {why}\nThe notebook is kept: {failed}") from None
     say(f"{chapter}: done in {time.monotonic() - start:.0f} s, {output}")
     return output
@@ -148,15 +148,18 @@ def sweep(chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, A
 def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> None:
     """Run chapters in processes of their own, as many at a time as there are processors, the longest first.
 
-    The longest keeps all threads; the others compute in one thread each and give way to it. What they tell on
-    stderr is told here, each line after the name of its chapter.
+    Each computes in its share of the processors, or in ``OMP_NUM_THREADS`` threads where that is set: recurrent
+    networks are quicker in one thread than in two that another chapter keeps waiting. What chapters tell on stderr
+    is told here, each line after the name of its chapter.
 
     :param outputs: chapter -> where its executed notebook goes.
     :param given: parameters by name, the same for all.
     :raises RunFailed: the first chapter that failed, why, and where its notebook is kept; the others are stopped.
     """
     waiting = sorted(outputs, key=lambda chapter: -MINUTES.get(chapter, 0.0))
-    longest = waiting[0] if waiting else ""
+    processors = os.cpu_count() or 1
+    at_once = max(1, min(processors, len(waiting)))
+    environment = {"OMP_NUM_THREADS": str(processors // at_once), **os.environ}
     running: dict[str, subprocess.Popen[str]] = {}
     told: dict[str, list[str]] = {chapter: [] for chapter in waiting}
     lines: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
@@ -168,9 +171,9 @@ def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> N
 
     try:
         while waiting or running:
-            while waiting and len(running) < (os.cpu_count() or 1):
+            while waiting and len(running) < at_once:
                 chapter = waiting.pop(0)
-                running[chapter] = _start(chapter, given, outputs[chapter], gives_way=chapter != longest)
+                running[chapter] = _start(chapter, given, outputs[chapter], environment)
                 threading.Thread(target=listen, args=(chapter, running[chapter]), daemon=True).start()
             chapter, line = lines.get()
             if line is not None:
@@ -182,20 +185,19 @@ def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> N
         _stop(list(running.values()))
 
 
-def _start(chapter: str, given: Mapping[str, Any], output: Path, gives_way: bool) -> subprocess.Popen[str]:
+def _start(
+    chapter: str, given: Mapping[str, Any], output: Path, environment: Mapping[str, str]
+) -> subprocess.Popen[str]:
     """In a process group of its own: an interrupt from the keyboard reaches it once, by ``_stop``."""
-    process = subprocess.Popen(
+    return subprocess.Popen(
         _command(chapter, given, output),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
         process_group=0,
-        env={**os.environ, **({"OMP_NUM_THREADS": "1"} if gives_way else {})},
+        env=environment,
     )
-    if gives_way:  # what it starts inherits this
-        os.setpriority(os.PRIO_PROCESS, process.pid, min(19, os.getpriority(os.PRIO_PROCESS, 0) + 10))
-    return process
 
 
 def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
