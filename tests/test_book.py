@@ -27,9 +27,6 @@ from avrepro.results import ResultsError
 pytestmark = pytest.mark.book
 
 CHAPTER = "lightweight_fusion"
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FLAGS = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync"]  # fmt: skip
 
 # Harmless mistakes of the theme itself: sphinx-thebe writes its line twice, no colour mode is stored at first.
 OF_THE_THEME = ("Identifier 'THEBE_JS_URL' has already been declared", "Resetting to auto.")
@@ -72,19 +69,6 @@ def address(html: Path) -> Iterator[str]:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed: the book is not opened (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
-        chromium.close()
 
 
 class Visit:

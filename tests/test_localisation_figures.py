@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,7 +34,6 @@ from avrepro.results import Results, Run
 
 CLASSES = ("Bus", "Bicycle", "Car", "Screaming", "Truck", "Motorcycle", "Train")
 SEGMENTS = 20
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PLACE = "rect => { const box = rect.getBoundingClientRect(); return [box.x, box.y, box.width, box.height] }"
 SQUARE = 24  # px, side of the square that moves
 SIZE = (96, 128)  # px, height and width
@@ -387,20 +385,6 @@ def test_a_large_clip_is_not_embedded(one: Example, results: Results, shown: Cal
     large.write_bytes(bytes(EMBEDDED + 1))
     (note,) = shown(player, replace(one, clip=replace(one.clip, path=large)), results)
     assert "not embedded" in note.data["text/plain"] and "<video" not in note.data["text/html"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(f"none of {', '.join(BROWSERS)} is installed: the player is not opened (apt-get install chromium)")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        chromium = playwright.chromium.launch(executable_path=program, args=flags)
-        yield chromium
-        chromium.close()
 
 
 def test_the_player_in_a_browser(browser: Any, one: Example, results: Results, shown: Callable, tmp_path: Path) -> None:

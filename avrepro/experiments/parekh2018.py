@@ -137,7 +137,10 @@ def describe(parameters: UnsynchronizedMIL, corpus: Corpus) -> Inputs:
         detector.name,
         profile.image_network,
         listening.name.removeprefix("segments-"),
-        _seconds_per_clip((looking, describing, listening), [c for c in usable.clips if c.id in region_paths]),
+        _seconds_per_clip(
+            (looking, describing, listening),
+            [clip for clip in usable.clips if clip.id in region_paths and clip.id in segment_paths],
+        ),
     )
 
 
