@@ -74,9 +74,13 @@ def results(arguments: argparse.Namespace) -> None:
     from avrepro import results as store
 
     if arguments.measure:
-        from avrepro.experiments import parekh2018_measured, real_recordings
+        from avrepro.experiments import fayek2020_measured, parekh2018_measured, real_recordings
 
-        chapters = {"lightweight_fusion": real_recordings, "unsynchronized_mil": parekh2018_measured}
+        chapters = {
+            "lightweight_fusion": real_recordings,
+            "unsynchronized_mil": parekh2018_measured,
+            "attention_fusion": fayek2020_measured,
+        }
         for chapter, module in chapters.items():
             for measured in module.measure(store.COMMITTED) if arguments.chapter in (None, chapter) else ():
                 run = measured.passport()

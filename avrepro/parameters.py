@@ -65,6 +65,20 @@ class UnsynchronizedMIL(OnCorpus):
     system: Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"] = "two_stream"
 
 
+class AttentionFusion(OnCorpus):
+    """Parameters of the chapter on Fayek and Kumar (2020)."""
+
+    sources = ("resnet152",)  # what profile paper sees by
+
+    # all of Tables 2 and 4; or the two models, their attention fusion, and one row of Tables 2 to 4
+    system: Literal[
+        "all", "audio", "visual", "average", "regression", "mlp", "attention", "attention_self", "attention_cross",
+        "attention_without_na_nv", "attention_without_nav", "resnet_audio", "r2plus1d_visual", "gblend",
+    ] = "all"  # fmt: skip
+    generations: int = Field(default=2, ge=1, le=10)  # of the audio model; each is the next one's teacher
+    teacher_weight: float = Field(default=0.3, ge=0, le=1)  # of what the teacher says, beside the labels
+
+
 class Data(Parameters):
     """Parameters of the chapter on the data; it shows the demo world of its profile."""
 
@@ -80,6 +94,7 @@ CHAPTERS: dict[str, type[Parameters]] = {
     "data": Data,
     "lightweight_fusion": LightweightFusion,
     "unsynchronized_mil": UnsynchronizedMIL,
+    "attention_fusion": AttentionFusion,
 }
 
 

@@ -5,7 +5,12 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-MODULES = {"data": "data", "lightweight_fusion": "li2017", "unsynchronized_mil": "parekh2018"}
+MODULES = {
+    "data": "data",
+    "lightweight_fusion": "li2017",
+    "unsynchronized_mil": "parekh2018",
+    "attention_fusion": "fayek2020",
+}
 
 
 def load_inputs(chapter: str, parameters: Any) -> Any:
