@@ -65,8 +65,8 @@ class Profile:
 
 
 # Small enough for about a minute each on one core with 600 clips. The validation clips of the demo world chose the rate
-# and the batch: with smaller rates or larger batches next to nothing is learnt in that time. Its log-mel frames are 20 ms
-# apart already; four of them are averaged to one.
+# and the batch: with smaller rates or larger batches next to nothing is learnt in that time. Log-mel frames are 20 ms
+# apart already in profile demo; four of them are averaged to one.
 SMALL = Optimisation("adam", 5e-3, batch=8, epochs=20)
 DEMO = Profile(
     audio=ResidualAudioConfig(block="basic", layers=(1, 1, 1, 1), channels=(16, 32, 64, 128), stride=4),
