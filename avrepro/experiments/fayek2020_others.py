@@ -38,9 +38,7 @@ from avrepro.models.fayek2020_others import (
 from avrepro.progress import say
 from avrepro.training import Fit, Optimisation, Rows, Verdict, fit
 
-CODE = (  # of a checkpoint
-    "evaluation/metrics.py", "experiments/fayek2020_others.py", "models/fayek2020_others.py", "training.py",
-)  # fmt: skip
+CODE = ("evaluation/metrics.py", "experiments/fayek2020_others.py", "models/fayek2020_others.py", "training.py")
 DURATION = 10.0  # s of a clip that are looked at
 BATCH = 64  # clips at once where nothing is trained
 SAMPLE = 64  # training clips that tell the scale of inputs
@@ -76,8 +74,8 @@ DEMO = Profile(
     frames=8,
     size=(48, 64),
     hidden=64,
-    measured=3,
-    blend_optimisation=replace(SMALL, epochs=8),
+    measured=2,
+    blend_optimisation=replace(SMALL, epochs=10),
 )
 PROFILES = {
     "ci": replace(
@@ -118,7 +116,6 @@ def video_frames_feature(frames: int, size: tuple[int, int]) -> Feature:
     """What the (2+1)D network sees, uint8 [frames, H, W, 3] RGB: the middles of equal parts of 10 s.
 
     A shorter clip goes on with its last frame.
-
     :param size: height and width the frames are scaled to, px; the aspect ratio is not kept.
     """
     times = (np.arange(frames) + 0.5) * DURATION / frames
@@ -183,10 +180,8 @@ def train_gblend(
             return blended_loss(model(x, y, tuple(weights)), labels, weights)
 
         def judge(model: nn.Module) -> Verdict:
-            if part == "network":
-                return data.verdict(model, "joint")
-            verdict = data.verdict(model, part)
-            return replace(verdict, score=-verdict.loss)
+            verdict = data.verdict(model, "joint" if part == "network" else part)
+            return verdict if part == "network" else replace(verdict, score=-verdict.loss)
 
         label, settings = f"G-Blend, {part}, seed {seed}", replace(optimisation, epochs=epochs)
         network.load_state_dict(initial)
@@ -204,7 +199,7 @@ def train_gblend(
 
 
 class _Data:
-    """Clips of a corpus as a system takes them; :raises ValueError: see :func:`train_resnet_audio`."""
+    """Clips of a corpus as a system takes them; errors as of :func:`train_resnet_audio`."""
 
     def __init__(self, corpus: Corpus, inputs: tuple[ClipArrays, ...], device: torch.device) -> None:
         self.classes, self.all, self.device = list(corpus.classes), inputs, device
@@ -273,8 +268,8 @@ def _train_one(
         return F.binary_cross_entropy_with_logits(model(inputs), labels)
 
     label, state = f"{name}, seed {seed}", _state(path, "network")
-    fitted = fit(network, loss, data.training, data.verdict, optimisation, seed, data.device, label, state)
-    return _keep(path, network, None, data, fitted.seconds, {})
+    seconds = fit(network, loss, data.training, data.verdict, optimisation, seed, data.device, label, state).seconds
+    return _keep(path, network, None, data, seconds, {})
 
 
 def _keep(
