@@ -201,7 +201,7 @@ def _start(
 
 
 def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """As by Ctrl-C, upon which papermill ends its kernel, politely at first; what has not ended in a minute is killed."""
+    """As by Ctrl-C, upon which papermill ends its kernel; what has not ended in a minute is killed."""
     for process in processes:
         process.send_signal(signal.SIGINT)
     for process in processes:
