@@ -70,6 +70,7 @@ class AttentionFusion(OnCorpus):
 
     sources = ("resnet152",)  # what profile paper sees by
 
+    corpus: Literal["demo", "demo-null", "folder", "paired", "dcase2017", "audioset"] = "demo"  # type: ignore[assignment]
     # all of Tables 2 and 4; or the two models, their attention fusion, and one row of Tables 2 to 4
     system: Literal[
         "all", "audio", "visual", "average", "regression", "mlp", "attention", "attention_self", "attention_cross",

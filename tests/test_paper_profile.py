@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,12 @@ from test_backbones import random_weights
 from test_caffenet import SHAPES, caffemodel, old_layer
 
 from avrepro import results
+from avrepro.corpora import audioset
 from avrepro.corpora.dcase2017 import CLASSES, NAME_OF_ID
 from avrepro.encode import write_clip
 from avrepro.experiments import (
+    fayek2020,
+    fayek2020_evaluation,
     li2017,
     li2017_evaluation,
     parekh2018,
@@ -30,8 +34,9 @@ from avrepro.experiments import (
 )
 from avrepro.features.words import words_of
 from avrepro.models import backbones, caffenet, vggish
+from avrepro.models.fayek2020 import FUSIONS
 from avrepro.models.parekh2018 import MILNetwork
-from avrepro.parameters import LightweightFusion, UnsynchronizedMIL
+from avrepro.parameters import AttentionFusion, LightweightFusion, UnsynchronizedMIL
 from avrepro.report import li2017 as report
 from avrepro.results import Results, ResultsError, check_shown
 
@@ -204,13 +209,79 @@ def scale(network: MILNetwork) -> float:
     return found
 
 
-def check_dry(found: Results, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def resnet152(tmp_path: Path) -> Iterator[Path]:
+    """torchvision's file with random weights; all of it is taken away: it is large."""
+    with torch.device("meta"):
+        network = torchvision.models.resnet152()
+    path = tmp_path / "resnet152.pth"
+    torch.save(random_weights(network, 4), path)
+    yield path
+    shutil.rmtree(tmp_path)
+
+
+@pytest.fixture
+def audioset_lists(tmp_path: Path) -> Path:
+    """Six clips of AudioSet's training list, two for evaluation and one that nobody has; 527 classes."""
+    folder = tmp_path / "audioset"
+    folder.mkdir()
+    rows = [f'-video{number:05d}, 3.000, 5.000, "/m/{number},/m/{number + 500}"\n' for number in range(8)]
+    rows.append('nobodyhasit, 0.000, 10.000, "/m/8,/m/526"\n')
+    for name, part in (("balanced", rows[:6]), ("evaluation", rows[6:])):
+        head = f"# made\n# num_ytids={len(part)}, num_segs={len(part)}, num_positive_labels={2 * len(part)}\n# YTID\n"
+        (folder / audioset.LISTS[name][1]).write_text(head + "".join(part))
+    classes = "".join(f'{number},/m/{number},"class {number}"\n' for number in range(527))
+    (folder / audioset.CLASS_LIST).write_text("index,mid,display_name\n" + classes)
+    return folder
+
+
+def test_attention_fusion_runs_dry(
+    resnet152: Path,
+    audioset_lists: Path,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(backbones, "fetch", {"resnet152": resnet152}.__getitem__)
+    assert fayek2020.PROFILES["paper"].frames == 64  # of each clip, minutes for a processor; two of them show as much
+    monkeypatch.setitem(fayek2020.PROFILES, "paper", replace(fayek2020.PROFILES["paper"], frames=2))
+    parameters = AttentionFusion(
+        profile="paper", corpus="audioset", clips=str(clips), labels=str(audioset_lists), dry=True, device="cpu"
+    )
+    inputs = fayek2020.load_inputs(parameters)
+    sizes = {split: len(inputs.corpus.split(split).clips) for split in ("train", "validation", "test", "evaluation")}
+    assert sizes == {"train": 4, "validation": 1, "test": 0, "evaluation": 0}  # a dry run has none of the last
+    assert [clip.id for clip in inputs.corpus.missing] == ["nobodyhasit_0.000_10.000"]
+    assert inputs.features["pictures"] == ["resnet152", 2, []]
+    assert (inputs.log_mel[0].shape, inputs.pictures[0].shape) == ((1000, 64), (2048,))
+    assert all(np.isfinite(inputs.pictures[row]).all() and inputs.pictures[row].any() for row in range(5))
+
+    systems = fayek2020.run_systems(inputs)
+    assert set(systems.scores) == {*fayek2020.SYSTEMS} and set(systems.weights) < set(FUSIONS)
+    for name, scores in {**systems.scores, **systems.weights}.items():
+        assert scores.shape == (5, 527) and ((scores >= 0) & (scores <= 1)).all(), name
+    # Table 1, and 2048-2048-1024-1024-527 as section 3.2 has it, each with its biases
+    audio, visual = systems.models.audio[-1], systems.models.visual
+    assert audio.network.blocks["B5"][0].weight.shape == (2048, 512, 3, 2)  # type: ignore[index, union-attr]
+    layers = [one for one in visual.network.modules() if isinstance(one, torch.nn.Linear)]
+    assert [(one.in_features, one.out_features) for one in layers] == [
+        (2048, 2048), (2048, 2048), (2048, 1024), (1024, 1024), (1024, 527),
+    ]  # fmt: skip
+    assert len(systems.generations) == parameters.generations == 2
+    found = fayek2020_evaluation.evaluate(inputs, systems)
+    assert 0 < found.number("attention", "map", "validation").value <= 1
+    assert found.number("corpus", "classes_scored", "validation").value == 2  # of the one clip
+    check_dry(found, capsys, "audioset")
+
+
+def check_dry(found: Results, capsys: pytest.CaptureFixture[str], corpus: str = "dcase2017") -> None:
     """The numbers of a dry run are in the store, and shown nowhere."""
     stored = results.read(found.passport()["run"])
     passport = stored.passport()
-    assert json.loads(passport["parameters"])["dry"] and (passport["corpus"], passport["profile"]) == (
-        "dcase2017", "paper",
-    )  # fmt: skip
+    assert json.loads(passport["parameters"])["dry"]
+    assert (passport["corpus"], passport["profile"]) == (corpus, "paper")
     with pytest.raises(ResultsError, match="dry run checks the machinery, its numbers are never shown"):
         check_shown(stored.table, allow_ci=True)
     assert not report.measured(stored)

@@ -10,7 +10,7 @@ from avrepro.corpora.base import SPLITS, Clip, Corpus, CorpusError, MissingClip
 
 __all__ = ["NAMES", "SPLITS", "Clip", "Corpus", "CorpusError", "MissingClip", "load"]
 
-NAMES = ("demo", "demo-null", "folder", "paired", "esc10", "dcase2017")
+NAMES = ("demo", "demo-null", "folder", "paired", "esc10", "dcase2017", "audioset")
 PAIRED_SIZES = {"ci": {"clips_per_class": 5}}  # other profiles: the loader's own
 
 
@@ -39,6 +39,7 @@ def load(
     ``esc10``: the recordings in folder ``clips`` (default: fetched), sound alone.
     ``dcase2017``: the official lists (of folder ``labels``; default: fetched), with those clips that
     ``avrepro data clips`` fetched, or that lie in folder ``clips``.
+    ``audioset``: the same of AudioSet's lists; ``seed`` (0 where None) draws the validation clips.
 
     Raises CorpusError for an unknown name, a parameter that the corpus lacks or does not take, and what
     the corpus itself finds wrong.
@@ -76,6 +77,10 @@ def load(
         from avrepro.corpora.dcase2017 import load_dcase2017
 
         return load_dcase2017(clips, labels, seed=drawn)
+    if name == "audioset":
+        from avrepro.corpora.audioset import load_audioset
+
+        return load_audioset(clips, labels, seed=drawn)
     from avrepro.corpora.demo.world import load_demo
 
     return load_demo(profile, seed=seed, asynchrony=asynchrony, gap=gap, null=name == "demo-null", jobs=jobs)

@@ -1,21 +1,31 @@
 """AudioSet (Gemmeke et al. 2017, ICASSP): classes, ontology, official lists of clips, and what their labels are like.
 
-Nothing here needs the clips themselves.
+Only load_audioset looks for the clips themselves.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
+import os
 import re
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from avrepro.corpora.base import CorpusError, ListedClip
+from avrepro.corpora.base import Corpus, CorpusError, ListedClip, MissingClip
+from avrepro.corpora.download import NOT_FETCHED, STATUSES, corpus_of
 from avrepro.corpora.statistics import co_occurrence
 from avrepro.corpora.tables import as_seconds, check, read_table
-from avrepro.fetch import fetch
+from avrepro.digests import of_values
+from avrepro.fetch import at_hand, fetch
+from avrepro.home import home
 from avrepro.progress import say
 
 # Official list -> source, file, and the split of its clips here. Fayek & Kumar (2020, section 4.1) train on the
@@ -25,7 +35,12 @@ LISTS = {
     "unbalanced": ("audioset_unbalanced", "unbalanced_train_segments.csv", "train"),
     "evaluation": ("audioset", "eval_segments.csv", "evaluation"),
 }
+CLASS_LIST = "class_labels_indices.csv"
+LONG_LIST = 50_000_000  # bytes; the unbalanced list has about 100 MB
 HEADER_LINES = 3  # when it was made; how many clips and labels it holds; the columns
+VALIDATION_CLIPS = 25_000  # of the training list; Fayek & Kumar 2020, section 4.1
+VALIDATION_SHARE = 0.1  # of a shorter training list at most: 2,216 of the balanced one
+MOST_MISSING = 1000  # of one split and for one reason that are named one by one
 
 
 @dataclass(frozen=True)
@@ -141,10 +156,7 @@ def segments(split: str) -> pd.DataFrame:
     if split not in LISTS:
         raise CorpusError(f"AudioSet has no list {split!r}, only {', '.join(LISTS)}")
     source, name, _ = LISTS[split]
-    path = fetch(source, name)
-    if split == "unbalanced":
-        say(f"reading {path}: two million clips, about half a minute and 1 GB of memory")
-    return read_segments(path, _names())
+    return _segments(fetch(source, name), _names())
 
 
 def listed(split: str) -> tuple[ListedClip, ...]:
@@ -152,9 +164,7 @@ def listed(split: str) -> tuple[ListedClip, ...]:
 
     The first two are for training and have the split "train" here, the last has "evaluation".
     """
-    table = segments(split).assign(split=LISTS[split][2])
-    columns = ["clip", "video", "start", "end", "split", "labels"]
-    return tuple(ListedClip(*row) for row in table[columns].itertuples(index=False, name=None))
+    return _as_listed(segments(split).assign(split=LISTS[split][2]))
 
 
 def label_statistics(table: pd.DataFrame, names: dict[str, str]) -> LabelStatistics:
@@ -167,8 +177,109 @@ def label_statistics(table: pd.DataFrame, names: dict[str, str]) -> LabelStatist
     return LabelStatistics(len(table), int(counts.sum()), counts.sort_values(ascending=False, kind="stable"))
 
 
+def load_audioset(clips: str | Path | None = None, lists: str | Path | None = None, seed: int = 0) -> Corpus:
+    """The clips of the official lists that are here: those fetched before, and those in folder ``clips``.
+
+    Training clips are those of the unbalanced list, or of the balanced one where the unbalanced list is not here; the
+    evaluation list's have the split "evaluation"; there is no split "test". Section 4.1 of Fayek & Kumar (2020) takes
+    about 25,000 training clips for validation and does not say which. Here they are drawn by ``seed`` out of the whole
+    list, whether they are here or not, and are a tenth of a shorter list.
+
+    lists: folder with unbalanced_train_segments.csv or balanced_train_segments.csv, with eval_segments.csv, and with
+    class_labels_indices.csv if the classes are others. By default they are fetched; the unbalanced list is used where
+    it was fetched before.
+
+    The other clips are in ``Corpus.missing``, each with its reason. More than 1,000 of one split that are missing for
+    the same reason are one entry there; its id tells how many. The digest is over lists, seed and the clips here.
+    """
+    table, names, paths = _lists_in_use(None if lists is None else Path(lists), seed)
+    media, folder = None if clips is None else Path(clips), home() / "clips" / "audioset"
+    asked = _asked_for(folder)
+    known = table["clip"].isin(asked)
+    if other := len(asked) - int(known.sum()):
+        say(f"audioset: {other:,} clips that were fetched are in none of these lists and are left out")
+    known |= table["video"].isin(_videos(media))
+    listed_here = _as_listed(table[known])  # two million clips that nothing is known about need no objects
+    found = corpus_of("audioset", tuple(names.values()), listed_here, folder, media=media)
+    here = {clip.id for clip in found.clips}
+    usable = corpus_of("audioset", found.classes, [clip for clip in listed_here if clip.id in here], folder)
+    contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    reason = f"{NOT_FETCHED}: avrepro data clips fetches it"
+    never = (MissingClip(*row, reason) for row in zip(table["clip"][~known], table["split"][~known], strict=True))
+    missing = _summarised(chain(found.missing, never))
+    return replace(found, missing=missing, digest=of_values([usable.digest, seed, contents]))
+
+
+def _lists_in_use(lists: Path | None, seed: int) -> tuple[pd.DataFrame, dict[str, str], list[Path]]:
+    """All clips with their splits, identifier -> name of the classes, and the files that they were read from."""
+    large = LISTS["unbalanced"][1]
+    found = at_hand("audioset_unbalanced") if lists is None else (lists / large).is_file()
+    training = "unbalanced" if found else "balanced"
+
+    def path_of(source: str, name: str) -> Path:
+        return fetch(source, name) if lists is None else lists / name
+
+    own_classes = lists is not None and (lists / CLASS_LIST).is_file()
+    class_list = path_of("audioset", CLASS_LIST) if own_classes else fetch("audioset", CLASS_LIST)
+    names = read_classes(class_list)
+    parts = [LISTS[training], LISTS["evaluation"]]
+    paths = [path_of(source, name) for source, name, _ in parts]
+    tables = [_segments(path, names).assign(split=part[2]) for path, part in zip(paths, parts, strict=True)]
+    count = min(VALIDATION_CLIPS, max(1, round(VALIDATION_SHARE * len(tables[0]))))
+    held_out = np.random.default_rng(seed).choice(len(tables[0]), count, replace=False)
+    tables[0].iloc[held_out, tables[0].columns.get_loc("split")] = "validation"
+    place = "avrepro data fetch audioset_unbalanced" if lists is None else f"put {large} into {lists}"
+    hint = "" if found else f"; the paper's training list, the unbalanced one, is not here: {place}"
+    say(f"audioset: the {training} list, {len(tables[0]):,} clips, of which {count:,} are for validation{hint}")
+    return pd.concat(tables, ignore_index=True), names, [*paths, class_list]
+
+
+def _asked_for(folder: Path) -> set[str]:
+    """Ids of the clips that something was found out about; what of it cannot be read, others tell."""
+    ids = set()
+    with suppress(FileNotFoundError), (folder / "status.jsonl").open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            with suppress(ValueError, KeyError, TypeError):
+                ids.add(json.loads(line)["id"])
+    return ids
+
+
+def _videos(media: Path | None) -> set[str]:
+    """What may be the ids of videos in the names of the files below a folder; some releases put a 'Y' before it."""
+    stems = [] if media is None else [name for *_, names in os.walk(media, followlinks=True) for name in names]
+    return {stem[:11] for stem in stems} | {stem[1:12] for stem in stems if stem.startswith("Y")}
+
+
+def _summarised(missing: Iterable[MissingClip]) -> tuple[MissingClip, ...]:
+    """Clips one by one, in the order of their ids; or one entry where very many are missing for the same reason."""
+    kept: dict[tuple[str, str], list[MissingClip]] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for clip in missing:
+        told = clip.reason.partition(":")[0]
+        group = clip.split, told if told in STATUSES else NOT_FETCHED
+        counts[group] += 1
+        if counts[group] <= MOST_MISSING:
+            kept.setdefault(group, []).append(clip)
+    for (split, status), count in counts.items():
+        if count > MOST_MISSING:
+            advice = "avrepro data clips fetches them" if status == NOT_FETCHED else "status.jsonl tells of each"
+            kept[split, status] = [MissingClip(f"{count:,} clips", split, f"{status}: {advice}")]
+    return tuple(sorted(chain.from_iterable(kept.values()), key=lambda clip: (clip.id, clip.split)))
+
+
+def _segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
+    if path.is_file() and path.stat().st_size > LONG_LIST:
+        say(f"reading {path}: two million clips, about half a minute and 1 GB of memory")
+    return read_segments(path, names)
+
+
+def _as_listed(table: pd.DataFrame) -> tuple[ListedClip, ...]:
+    columns = ["clip", "video", "start", "end", "split", "labels"]
+    return tuple(ListedClip(*row) for row in table[columns].itertuples(index=False, name=None))
+
+
 def _names() -> dict[str, str]:
-    return read_classes(fetch("audioset", "class_labels_indices.csv"))
+    return read_classes(fetch("audioset", CLASS_LIST))
 
 
 def _named(text: str, names: dict[str, str]) -> tuple[str, ...]:

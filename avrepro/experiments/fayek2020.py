@@ -205,8 +205,9 @@ def train_models(inputs: Inputs) -> Models:
     hearing = train_audio(taught, held, profile, seed, device, parameters.generations, parameters.teacher_weight)
     seeing = visual(train)
     outputs = [predict(hearing[-1].network, inputs.log_mel, device), predict(seeing.network, inputs.pictures, device)]
-    for fold in range(profile.visual_folds):  # on clips that it learnt from: what one says that did not
-        unseen = train[fold :: profile.visual_folds]
+    folds = min(profile.visual_folds, len(train))
+    for fold in range(folds):  # on clips that it learnt from: what one says that did not
+        unseen = train[fold::folds]
         other = visual(np.setdiff1d(train, unseen)).network
         outputs[1][unseen] = predict(other, _chosen(inputs.pictures, unseen), device)
     moments = [(said[train].mean(axis=0), said[train].std(axis=0)) for said in outputs]
