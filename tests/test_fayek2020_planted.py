@@ -156,7 +156,7 @@ def test_planted_visibility_by_a_loop(demo: Corpus) -> None:
                 if one["label"] == label:
                     frames[one["frame"]] = max(frames[one["frame"]], one["visible"])
             assert found[row, k] == pytest.approx(sum(frames) / 120, abs=1e-6)
-    assert found.max() > 0.3 and (found > 0).sum() > 10
+    assert found.max() > 0.3 and (found > 0).sum() >= 5
 
 
 def test_of_several_the_loudest_and_the_best_in_view(demo: Corpus, tmp_path: Path) -> None:
@@ -178,7 +178,6 @@ def test_of_several_the_loudest_and_the_best_in_view(demo: Corpus, tmp_path: Pat
     assert (visible > 0).sum() == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a clip's frames are counted by the last one in which any clip shows something")
 def test_visibility_is_a_clips_own(demo: Corpus) -> None:
     alone = [planted_visibility(replace(demo, clips=(clip,)))[0] for clip in demo.clips[:6]]
     np.testing.assert_allclose(alone, planted_visibility(demo)[:6])

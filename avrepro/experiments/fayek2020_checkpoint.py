@@ -82,8 +82,8 @@ def load_models(path: Path, features: dict[str, object]) -> Models:
         learnt_on = kept["features"]
     except Exception as error:  # torch.load raises anything from EOFError to IndexError for files that are not its own
         raise CheckpointError(
-            f"{path}: expected a checkpoint of both models and their fusions, found something else: {error}. Train one "
-            "with `avrepro run attention_fusion`."
+            f"{path}: expected a checkpoint of both models and their fusions, found something else "
+            f"({type(error).__name__}). Train one with `avrepro run attention_fusion`."
         ) from error
     if digests.of_values(learnt_on) != digests.of_values(features):
         raise CheckpointError(

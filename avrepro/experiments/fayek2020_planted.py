@@ -9,6 +9,7 @@ import scipy.stats
 import torch
 
 from avrepro.corpora.base import Corpus
+from avrepro.corpora.demo.description import load_world_description
 from avrepro.corpora.demo.truth import read_events, read_sights
 from avrepro.evaluation import Interval, metric_interval
 from avrepro.experiments.fayek2020 import Inputs, Systems
@@ -48,8 +49,8 @@ def planted_snr(corpus: Corpus) -> np.ndarray:
 
 def planted_visibility(corpus: Corpus) -> np.ndarray:
     """Share 0..1 of each class's source that is in view, mean over the clip's frames, [clips, classes]."""
-    sights = read_sights(corpus)
-    frames = sights["frame"].max() + 1
+    sights, told = read_sights(corpus), load_world_description().clip
+    frames = round(told.seconds * told.frames_per_second)
     best = sights.groupby(["clip", "label", "frame"])["visible"].max()
     return _table(corpus, best.groupby(["clip", "label"]).sum() / frames, 0.0)
 
