@@ -49,6 +49,18 @@ def test_defaults_of_unsynchronized_mil() -> None:
         assert check("unsynchronized_mil", {"system": system}) == UnsynchronizedMIL(system=system)
 
 
+def test_defaults_of_attention_fusion() -> None:
+    found = check("attention_fusion", {"system": "gblend", "generations": 3, "corpus": "audioset"})
+    assert found.model_dump() == {
+        "profile": "demo", "seed": 0, "device": "auto", "corpus": "audioset", "clips": "", "labels": "",
+        "strict": False, "checkpoint": "", "dry": False, "system": "gblend", "generations": 3, "teacher_weight": 0.3,
+    }  # fmt: skip
+    assert check("attention_fusion", {}).system == "all"
+    for given in ({"generations": 0}, {"teacher_weight": 1.5}, {"system": "attention_both"}):
+        with pytest.raises(ParameterError, match=next(iter(given))):
+            check("attention_fusion", given)
+
+
 def test_the_papers_weights_are_sources() -> None:
     """What a chapter uses where it is at hand is a source that can be fetched by this name."""
     assert set(UnsynchronizedMIL.sources) == {"structured_edges", "vggish"}

@@ -25,11 +25,12 @@ from avrepro.corpora.demo.world import world_digest
 from avrepro.corpora.esc10 import folds, load_esc10
 from avrepro.corpora.paired import paired_digest, published_folder
 from avrepro.corpora.paired_items import read_items
-from avrepro.experiments import parekh2018_measured
+from avrepro.experiments import fayek2020, fayek2020_measured, parekh2018_measured
 from avrepro.experiments import real_recordings as li2017_measured
 from avrepro.experiments.parekh2018 import SYSTEMS
 from avrepro.experiments.real_recordings import SEEDS, nearest_events, photographs, replace_results
 from avrepro.manifests import manifest_path
+from avrepro.report import fayek2020 as report_fayek2020
 from avrepro.report import origin, parekh2018
 from avrepro.report.real_recordings import NAMES, real_recordings
 from avrepro.results import COMMITTED, Results, is_stale, read
@@ -66,8 +67,30 @@ NO_NUMBER_OF = {
         "avrepro.features.words": "the other chapter's",
         "avrepro.models.li2017": "the other chapter's",
     },
+    fayek2020_measured: {
+        **NO_NUMBER,
+        "avrepro.corpora.audioset": "not the corpus used; classes of the simulated one are in its digest",
+        "avrepro.corpora.download": "not the corpus used",
+        "avrepro.corpora.simulated": "of the simulated corpus alone, whose results name it",
+        "avrepro.corpora.statistics": "not the corpus used",
+        "avrepro.corpora.tables": "not the corpus used",
+        "avrepro.corpora.youtube": "not the corpus used",
+        "avrepro.cutting": "not the corpus used",
+        "avrepro.evaluation.thresholds": "another chapter's: nothing is decided here",
+        "avrepro.experiments.li2017_profiles": "sizes of another chapter's runs",
+        "avrepro.features.key_frames": "another chapter's",
+        "avrepro.features.objects": "the type of a network alone",
+        "avrepro.features.words": "another chapter's",
+        "avrepro.models.protobuf": "another chapter's networks",
+        "avrepro.models.tensorflow_checkpoint": "another chapter's networks",
+        "avrepro.models.yamnet": "another chapter's network",
+    },
 }
-CODE_OF = {li2017_measured: li2017_measured.CODE, parekh2018_measured: parekh2018_measured.DEMO}
+CODE_OF = {
+    li2017_measured: li2017_measured.CODE,
+    parekh2018_measured: parekh2018_measured.DEMO,
+    fayek2020_measured: fayek2020_measured.DEMO,
+}
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +103,11 @@ def test_committed_results_are_todays(committed: Results) -> None:
     stale = [f"{row.corpus}, run {row.run}" for row in runs.itertuples() if is_stale(runs.loc[row.Index])]
     assert not stale, f"{stale} are older than their code: avrepro results --measure"
     found = {chapter: set(rows["corpus"]) for chapter, rows in runs.groupby("chapter")}
-    assert found == {"lightweight_fusion": set(NAMES), "unsynchronized_mil": {"demo", "paired"}}
+    assert found == {
+        "lightweight_fusion": set(NAMES),
+        "unsynchronized_mil": {"demo", "paired"},
+        "attention_fusion": {"demo", "paired", "simulated-audioset"},
+    }
     assert {json.loads(text)["profile"] for text in runs["parameters"]} == {"demo"}
 
 
@@ -131,11 +158,38 @@ def test_two_streams_were_measured_in_every_way(committed: Results) -> None:
     assert planted[0] < planted[1] < planted[2] and np.isnan(planted[3])
 
 
+def test_attention_fusion_was_measured_in_every_way(committed: Results) -> None:
+    """Each seed of real recordings and their means, other systems, and the simulated outputs: each once, and whole."""
+    runs = committed.select(chapter=report_fayek2020.CHAPTER).drop_duplicates("run")
+    told = [json.loads(text) for text in runs["parameters"]]
+    ways = Counter((one["corpus"], one.get("measured", "one seed")) for one in told)
+    assert ways == {
+        ("paired", "one seed"): 5, ("paired", "paired"): 1, ("demo", "others"): 1,
+        ("simulated-audioset", "simulated"): 1,
+    }  # fmt: skip
+    kept = report_fayek2020.committed()
+    assert kept.paired is not None and kept.others is not None and kept.simulated is not None
+    models = {"audio", "visual", "average", "attention"}
+    for one, systems in (
+        (kept.paired, {*fayek2020.SYSTEMS, *fayek2020.OTHERS}),
+        (kept.others, {*models, *fayek2020.OTHERS}),
+        (kept.simulated, set(fayek2020.SYSTEMS)),
+    ):
+        for metric, those in (("map", systems), ("map_lead", systems - {"attention"})):
+            rows = one.select(metric=metric, split="test")
+            assert set(rows["system"]) == those and len(rows) == len(those)
+            assert (rows["low"] <= rows["value"]).all() and (rows["value"] <= rows["high"]).all()
+    for name in ("audio", "visual"):  # what was simulated is what was planned
+        found, planted = (kept.simulated.number(name, metric, "test").value for metric in ("map", "map_planted"))
+        assert found == pytest.approx(planted, abs=0.02)
+
+
 def test_the_committed_worlds_are_those_of_today(committed: Results) -> None:
     """What a world is made of besides code: its description and the libraries that draw it."""
     kept, world = parekh2018.committed(), load_world_description()
-    assert kept.cvssp is not None and kept.gaps
-    for one, gap in ((kept.cvssp, None), *((one, parekh2018.gap_of(one)) for one in kept.gaps)):
+    others = report_fayek2020.committed().others
+    assert kept.cvssp is not None and kept.gaps and others is not None
+    for one, gap in ((others, None), (kept.cvssp, None), *((one, parekh2018.gap_of(one)) for one in kept.gaps)):
         chosen = choose(world, "demo", None, None, gap)  # type: ignore[arg-type]  # seconds or "never"
         assert one.passport()["corpus_digest"] == world_digest(world, "demo", *chosen, "demo")
 
@@ -156,26 +210,28 @@ def test_a_new_measurement_leaves_no_number_of_an_older_one(tmp_path: Path) -> N
     assert (folder / "lightweight_fusion-new.parquet").read_bytes() == (COMMITTED / changed.name).read_bytes()
 
 
-# chapter, the system that is ahead, those it is compared with, and the metric of the difference
+# chapter, the system that is proposed, those it is compared with, the metric of the difference and that of the score
+OF_TWO_STREAMS = ("audio_only", "one_stream", "synchronous", "cvssp_fusion")
 MEANS = (
-    ("lightweight_fusion", "fused", ("audio",), "micro_f1_gain"),
-    ("unsynchronized_mil", "two_stream", ("audio_only", "one_stream", "synchronous", "cvssp_fusion"), "micro_f1_lead"),
+    ("lightweight_fusion", "fused", ("audio",), "micro_f1_gain", "micro_f1"),
+    ("unsynchronized_mil", "two_stream", OF_TWO_STREAMS, "micro_f1_lead", "micro_f1"),
+    ("attention_fusion", "attention", ("audio", "average", "mlp", "gblend"), "map_lead", "map"),
 )
 
 
-@pytest.mark.parametrize(("chapter", "ahead", "others", "metric"), MEANS, ids=[one[0] for one in MEANS])
+@pytest.mark.parametrize(("chapter", "ahead", "others", "metric", "score"), MEANS, ids=[one[0] for one in MEANS])
 def test_committed_means_are_those_of_the_seeds(
-    committed: Results, chapter: str, ahead: str, others: tuple[str, ...], metric: str
+    committed: Results, chapter: str, ahead: str, others: tuple[str, ...], metric: str, score: str
 ) -> None:
     paired = committed.select(chapter=chapter, corpus="paired", split="test")
     of_seeds = paired["parameters"].map(lambda text: "seeds" in json.loads(text))
     mean, single = Results(paired[of_seeds]), paired[~of_seeds]
     assert sorted(single["seed"].unique()) == list(SEEDS)
     for system in (ahead, *others):
-        values = single[(single["system"] == system) & (single["metric"] == "micro_f1")]["value"]
+        values = single[(single["system"] == system) & (single["metric"] == score)]["value"]
         assert len(values) == len(SEEDS)
-        assert mean.number(system, "micro_f1", "test").value == pytest.approx(values.mean(), abs=1e-12)
-    scores = single[single["metric"] == "micro_f1"].pivot(index="seed", columns="system", values="value")
+        assert mean.number(system, score, "test").value == pytest.approx(values.mean(), abs=1e-12)
+    scores = single[single["metric"] == score].pivot(index="seed", columns="system", values="value")
     differences = single[single["metric"] == metric].pivot(index="seed", columns="system", values="value")
     for system in others:  # a difference is noted with the fused system there, and with the other one here
         noted = differences[ahead if ahead in differences else system]
@@ -189,7 +245,8 @@ def test_the_committed_clips_are_those_that_are_here(mirror: Path, committed: Re
     paired = told[told["corpus"] == "paired"]
     for seed in SEEDS:
         digest = paired_digest(items, seed, 60)
-        assert set(paired[paired["corpus_digest"] == digest]["chapter"]) == {"lightweight_fusion", "unsynchronized_mil"}
+        chapters = {"lightweight_fusion", "unsynchronized_mil", "attention_fusion"}
+        assert set(paired[paired["corpus_digest"] == digest]["chapter"]) == chapters
     assert load_esc10().digest in set(told["corpus_digest"])
     assert photographs().digest in set(told["corpus_digest"])
 
