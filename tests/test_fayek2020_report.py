@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import re
-import shutil
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from decimal import Decimal
@@ -437,22 +436,6 @@ def test_the_drawing_is_xml_with_one_mark_a_class(maker: Maker) -> None:
         assert bubble.get("fill") == one.colour and bool(bubble.get("stroke-dasharray")) == (one.change < 0)
     ticks = [text.text for text in root.iter(f"{svg}text") if text.text and text.text.isdigit()]
     assert ticks == [str(tick) for tick in range(0, 101, 20) for _ in "xy"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    program = next((found for name in BROWSERS if (found := shutil.which(name))), None)
-    if program is None:
-        pytest.skip(
-            f"none of {', '.join(BROWSERS)} is installed: the bubbles are not opened (apt-get install chromium)"
-        )
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
-        chromium = playwright.chromium.launch(executable_path=program, args=flags)
-        yield chromium
-        chromium.close()
 
 
 def test_bubbles_in_a_browser(browser: Any, maker: Maker, shown: Callable, tmp_path: Path) -> None:
