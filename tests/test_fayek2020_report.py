@@ -31,7 +31,6 @@ from avrepro.report.fayek2020_said import say_numbers
 from avrepro.results import Results, Run
 
 PAPER = published("fayek2020")
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 TRAINED = [system for system in report.SYSTEMS if system not in report.OTHERS]
 SCORES = ("map", "mauc", "d_prime")
 LABELS = ("Car", "Bus", "Dog", "Cat", "Tick & <b>tock</b>")
