@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from avrepro.evaluation.intervals import Interval, _percentile, _weights
 from avrepro.evaluation.metrics import checked_pair, d_prime
@@ -50,25 +51,53 @@ def resampled(y_true: np.ndarray, scores: np.ndarray, resamples: int = 2000, see
     :raises ValueError: for bad input.
     """
     y_true, scores = checked_pair(y_true, scores)
-    precision, auc = (np.empty((resamples + 1, y_true.shape[1])) for _ in range(2))
-    orders = np.argsort(-scores, axis=0, kind="stable")
-    blocks = (
-        [np.ones((1, len(y_true))), *_weights(len(y_true), resamples, seed)]
-        if resamples
-        else [np.ones((1, len(y_true)))]
-    )
+    classes = [_Class.of(y_true[:, k], scores[:, k]) for k in range(y_true.shape[1])]
+    precision, auc = (np.empty((resamples + 1, len(classes))) for _ in range(2))
     start = 0
-    for weights in blocks:
+    for weights in [np.ones((1, len(y_true))), *(_weights(len(y_true), resamples, seed) if resamples else ())]:
         rows = slice(start, start + len(weights))
         start += len(weights)
-        for k, order in enumerate(orders.T):
-            ranked = scores[order, k]
-            last = np.append(ranked[1:] != ranked[:-1], True)  # the last clip of each group of equal scores
-            drawn = weights[:, order]
-            found = np.cumsum(drawn * y_true[order, k], axis=1)[:, last]  # positives with at least this score
-            taken = np.cumsum(drawn, axis=1)[:, last]
-            precision[rows, k], auc[rows, k] = _areas(found, taken)
+        drawn = np.ascontiguousarray(weights.T, dtype=np.float32)  # (clips, resamples); counts, so nothing is rounded
+        for k, one in enumerate(classes):
+            precision[rows, k], auc[rows, k] = one.areas(drawn)
     return Resampled(precision, auc, seed)
+
+
+@dataclass(frozen=True)
+class _Class:
+    """Clips of one class in bands of falling score, with the positives' scores as their limits.
+
+    AP and AUC need only know how many clips rank above each positive, so clips between two positives are one band.
+    """
+
+    bands: csr_array  # float32 [2 x levels + 1, clips]: those above a level, those at it, and last those below all
+    positives: csr_array  # float32 [levels, clips]; a level is a distinct score that a positive clip has
+
+    @classmethod
+    def of(cls, labels: np.ndarray, scores: np.ndarray) -> _Class:
+        """:param labels: bool [clips]. :param scores: [clips]."""
+        levels = np.unique(scores[labels])[::-1]  # falling
+        above = len(levels) - np.searchsorted(levels[::-1], scores, side="right")  # levels higher than each clip
+        tied = np.isin(scores, levels)
+        clips, where = np.arange(len(scores)), np.flatnonzero(labels)
+        ones = np.ones(len(scores), np.float32)
+        return cls(
+            csr_array((ones, (2 * above + tied, clips)), shape=(2 * len(levels) + 1, len(scores))),
+            csr_array((ones[where], (above[where], where)), shape=(len(levels), len(scores))),
+        )
+
+    def areas(self, drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """AP and AUC where each clip counts as often as it is drawn, [clips, resamples] -> [resamples] each."""
+        sizes, gained = (np.asarray(one @ drawn, np.float64) for one in (self.bands, self.positives))
+        taken = np.cumsum(sizes, axis=0)[1::2]  # clips with at least this score, (levels, resamples)
+        found = np.cumsum(gained, axis=0)  # positives among them
+        positives = gained.sum(axis=0)
+        negatives = sizes.sum(axis=0) - positives
+        tied = sizes[1::2] - gained  # negatives
+        outranked = negatives - (taken - found) + tied / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            ap = (gained * np.where(taken > 0, found / taken, 0)).sum(axis=0) / positives
+            return ap, (gained * outranked).sum(axis=0) / (positives * negatives)
 
 
 def interval_of(values: np.ndarray, seed: int = 0, paired: bool = False) -> Interval:
@@ -83,17 +112,6 @@ def interval_of(values: np.ndarray, seed: int = 0, paired: bool = False) -> Inte
     left_out = len(values) - 1 - len(kept)
     method = f"{found.method}, moved onto the value" + (f"; {left_out} undefined and left out" if left_out else "")
     return Interval(found.value, found.low, found.high, method)
-
-
-def _areas(found: np.ndarray, taken: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """AP and AUC of cumulative counts of positives and of all clips, [resamples, groups] -> [resamples] each."""
-    gained = np.diff(found, axis=1, prepend=0)
-    passed = np.diff(taken - found, axis=1, prepend=0)  # negatives of each group
-    positives, negatives = found[:, -1], taken[:, -1] - found[:, -1]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ap = (gained * np.where(taken > 0, found / taken, 0)).sum(axis=1) / positives
-        auc = (passed * (found - gained / 2)).sum(axis=1) / (positives * negatives)
-    return ap, auc
 
 
 def _mean(values: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ long; and the fusions at AudioSet's number of classes, on simulated outputs, to 
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -125,17 +126,20 @@ def measure_simulated(clips: int = CLIPS, epochs: int = EPOCHS) -> Run:
     scores = {name: fusions.scores(name, test.audio, test.visual, device) for name in FUSIONS}
     scores |= {"audio": test.audio[:].astype("float32"), "visual": test.visual[:].astype("float32")}
     scores["average"] = (scores["audio"] + scores["visual"]) / 2
-    run = Run(CHAPTER, _parameters("simulated-audioset", (0,), "simulated"), corpus, device_name(device), SIMULATED)
+    shortened = {"epochs": epochs, "rates": list(profile.fusion_rates)}
+    parameters = {"profile": "paper", "seed": 0, "corpus": corpus.name, "measured": "simulated", **shortened}
+    run = Run(CHAPTER, parameters, corpus, device_name(device), SIMULATED)
     add_scores(run, "test", test.targets[:].astype(bool), scores, SCORED, by_class=False)
     for name in ("audio", "visual"):
         run.add(name, "test", "map_planted", float(outputs.by_class[f"{name}_expected"].mean()))
     run.add("fusions", "", "training_seconds", fusions.seconds)
+    run.add("corpus", "", "peak_memory_mb", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
     return run
 
 
 def _parameters(corpus: str, seeds: Sequence[int], measured: str) -> dict[str, object]:
-    given = AttentionFusion().model_dump() if corpus != "simulated-audioset" else {"profile": "demo"}
-    return given | {"corpus": corpus, "seed": seeds[0], "seeds": list(seeds), "measured": measured}
+    given = {"corpus": corpus, "seed": seeds[0], "seeds": list(seeds), "measured": measured}
+    return AttentionFusion().model_dump() | given
 
 
 def _together(parts: list[Corpus]) -> Corpus:

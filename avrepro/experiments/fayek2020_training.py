@@ -265,7 +265,8 @@ def _fingerprint(rows: Any) -> Any:
     if isinstance(rows, ClipArrays):
         return rows.digest_names
     if isinstance(rows, np.memmap):
-        return [str(rows.filename), rows.shape]
+        file = Path(str(rows.filename))
+        return [str(file), rows.shape, str(rows.dtype), rows.offset, file.stat().st_mtime_ns]
     array = np.ascontiguousarray(rows.numpy() if isinstance(rows, Tensor) else rows)
     return [hashlib.sha256(array.tobytes()).hexdigest(), array.shape, str(array.dtype)]
 

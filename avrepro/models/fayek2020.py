@@ -34,8 +34,8 @@ class AudioConfig:
 class AudioConvNet(nn.Module):
     """Log-mel spectrogram -> probability of each class in the clip (section 3.1, Table 1).
 
-    A segment is 96 frames, one every 32 (B5's view is 128 frames with the padding at its edges); B8's sigmoids are
-    averaged over segments by G. Ours, as the paper does not say: each band less its mean over the clip, so that
+    A segment is 96 frames, one every 32, and with the margins of the convolutions before B5 it sees 212; B8's sigmoids
+    are averaged over segments by G. Ours, as the paper does not say: each band less its mean over the clip, so that
     microphone and steady background go, over its deviation in the training clips.
     """
 
@@ -60,7 +60,7 @@ class AudioConvNet(nn.Module):
     def segments(self, log_mel: Tensor) -> Tensor:
         """Probability of each class in each segment.
 
-        :param log_mel: float [clips, frames >= 48, 64], 100 frames a second.
+        :param log_mel: float [clips, frames >= 96, 64], 100 frames a second.
         :returns: float [clips, frames // 32 - 2, classes].
         """
         maps = ((log_mel - log_mel.mean(dim=1, keepdim=True)) / self.deviation).unsqueeze(1)  # (B, 1, T, M)
@@ -221,8 +221,8 @@ class Attention(nn.Module):
         if self.attends == "both":
             return torch.sigmoid(self.n_attn(h_a, h_v))
         read_a, read_v = (h_a, h_v) if self.attends == "self" else (h_v, h_a)
-        alpha_a, alpha_v = torch.sigmoid(self.n_attn_a(read_a)), torch.sigmoid(self.n_attn_v(read_v))
-        return alpha_a / (alpha_a + alpha_v).clamp(min=SMALLEST)
+        log_a, log_v = F.logsigmoid(self.n_attn_a(read_a)), F.logsigmoid(self.n_attn_v(read_v))
+        return torch.sigmoid(log_a - log_v)  # alpha_a / (alpha_a + alpha_v), however small both are
 
     def forward(self, h_a: Tensor, h_v: Tensor) -> Tensor:
         alpha = self.weights(h_a, h_v)
