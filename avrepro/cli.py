@@ -43,6 +43,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def sweep(arguments: argparse.Namespace) -> None:
+    if arguments.chapter == "side_by_side":
+        return _sweep_side_by_side(arguments)
+    if not arguments.grid:
+        raise ParameterError("a sweep needs values to go through: --grid seed=0,1,2")
     grid = {}
     for text in arguments.grid:
         name, _, values = text.partition("=")
@@ -59,6 +63,23 @@ def sweep(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
+def _sweep_side_by_side(arguments: argparse.Namespace) -> None:
+    """Every system by many seeds, and the numbers that the book shows of them."""
+    if arguments.grid or arguments.parameters:
+        raise ParameterError("side_by_side sweeps what its chapter shows; it takes neither --grid nor -p")
+    from avrepro import results as store
+    from avrepro.experiments import side_by_side, side_by_side_measured
+
+    failed = side_by_side.sweep(jobs=arguments.jobs)
+    for told in failed:
+        print(f"failed: {told}")
+    if failed:
+        sys.exit(1)
+    for measured in side_by_side_measured.measure(store.COMMITTED):
+        run = measured.passport()
+        print(f"{run['corpus']}: run {run['run']}, {len(measured.table)} numbers in {store.COMMITTED}")
+
+
 def features(arguments: argparse.Namespace) -> None:
     given = _parameters(arguments.chapter, arguments.parameters)
     parameters = check(arguments.chapter, given)
@@ -73,6 +94,11 @@ def features(arguments: argparse.Namespace) -> None:
 def results(arguments: argparse.Namespace) -> None:
     from avrepro import results as store
 
+    if arguments.claims:
+        from avrepro.report.side_by_side import claims_text, load
+
+        print(claims_text(load()))
+        return
     if arguments.measure:
         from avrepro.experiments import fayek2020_measured, parekh2018_measured, real_recordings
 
@@ -152,10 +178,12 @@ def _parser() -> argparse.ArgumentParser:
     added = add_command(commands, "run", text, "avrepro run lightweight_fusion -p seed=3", run)
     chapter_and_parameters(added)
     added.add_argument("--output", type=Path, help="where the executed notebook goes (default: the cache)")
-    text = "Run one chapter for every combination of values; goes on where it was stopped."
+    text = (
+        "Run one chapter for every combination of values, or all that side_by_side shows; goes on where it was stopped."
+    )
     added = add_command(commands, "sweep", text, "avrepro sweep lightweight_fusion --grid seed=0,1,2 --jobs 2", sweep)
     chapter_and_parameters(added)
-    added.add_argument("--grid", metavar="NAME=V1,V2", action="append", required=True, help="values; may be repeated")
+    added.add_argument("--grid", metavar="NAME=V1,V2", action="append", default=[], help="values; may be repeated")
     added.add_argument("--jobs", type=int, default=1, help="runs at a time")
     add_data_command(commands)
     text = "Compute (or find) the frozen features that a chapter needs, without training anything."
@@ -167,5 +195,6 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--chapter", help="of one chapter alone")
     added.add_argument("--all", action="store_true", help="also the numbers of single classes and epochs")
     text = "measure the committed results anew (hours; of one chapter: --chapter); needs esc10, paired and yamnet"
+    added.add_argument("--claims", action="store_true", help="what the papers claim, and what holds on which data")
     added.add_argument("--measure", action="store_true", help=text)
     return parser

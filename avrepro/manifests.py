@@ -11,7 +11,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 FOLDER = Path(__file__).resolve().parents[1] / "data_manifests"
-NO_SOURCES = {"demo_world"}  # descriptions that lie beside the sources
+NO_SOURCES = {"claims", "demo_world"}  # manifests of nothing that is fetched
 
 
 class ManifestError(ValueError):

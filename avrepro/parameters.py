@@ -20,6 +20,7 @@ class Parameters(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     sources: ClassVar[tuple[str, ...]] = ()  # what of the data manifests is shown or used where it is at hand
+    after: ClassVar[tuple[str, ...]] = ()  # chapters of the book whose numbers it shows
 
     profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -91,11 +92,20 @@ class Data(Parameters):
     profile: Literal["ci", "demo"] = "demo"
 
 
+class SideBySide(Parameters):
+    """Parameters of the chapter that puts all systems and claims side by side."""
+
+    after = ("lightweight_fusion", "unsynchronized_mil", "attention_fusion")
+
+    profile: Literal["ci", "demo"] = "demo"
+
+
 CHAPTERS: dict[str, type[Parameters]] = {
     "data": Data,
     "lightweight_fusion": LightweightFusion,
     "unsynchronized_mil": UnsynchronizedMIL,
     "attention_fusion": AttentionFusion,
+    "side_by_side": SideBySide,
 }
 
 

@@ -59,7 +59,8 @@ def notebook_of(chapter: str) -> Path:
 def run_key(chapter: str, given: Mapping[str, Any]) -> str:
     """Digest of all that an executed chapter depends on.
 
-    Notebook, parameters, code, manifests, dependencies, committed results, and which sources are at hand.
+    Notebook, parameters, code, manifests, dependencies, committed results, which sources are at hand, and the same of
+    the chapters whose numbers it shows.
 
     :raises ParameterError: if the chapter cannot run with these parameters.
     """
@@ -72,7 +73,8 @@ def run_key(chapter: str, given: Mapping[str, Any]) -> str:
     here = [name for name in CHAPTERS[chapter].sources if at_hand(name)]
     shown = digests.of_files([notebook_of(chapter), *digests.COMMITTED.glob("*.parquet")], digests.ROOT)
     code = [digests.code(), digests.manifests(), digests.dependencies()]
-    return digests.of_values([chapter, shown, parameters, files, here, *code])[:16]
+    before = [run_key(one, {"profile": parameters["profile"]}) for one in CHAPTERS[chapter].after]
+    return digests.of_values([chapter, shown, parameters, files, here, before, *code])[:16]
 
 
 def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
@@ -287,7 +289,9 @@ def _executed(chapters: Sequence[str], profile: str) -> dict[str, Path]:
 
         corpora.load("demo", profile=profile)  # all show it, and its rendering takes every core: once, before them
         say(f"running on profile {profile}: {', '.join(wanted)}")
-        run_side_by_side(wanted, given)
+        for later in (False, True):  # what others have measured is shown after they have
+            now = {chapter: path for chapter, path in wanted.items() if bool(CHAPTERS[chapter].after) == later}
+            run_side_by_side(now, given)
     return paths
 
 

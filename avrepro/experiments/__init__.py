@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
+from avrepro.parameters import ParameterError
+
 MODULES = {
     "data": "data",
     "lightweight_fusion": "li2017",
@@ -14,5 +16,10 @@ MODULES = {
 
 
 def load_inputs(chapter: str, parameters: Any) -> Any:
-    """Corpus and frozen features of a chapter, by its name; heavy modules load only now."""
+    """Corpus and frozen features of a chapter, by its name; heavy modules load only now.
+
+    :raises ParameterError: the chapter shows what others have measured, and has none.
+    """
+    if chapter not in MODULES:
+        raise ParameterError(f"{chapter} has no features of its own; chapters that have some: {', '.join(MODULES)}")
     return import_module(f"avrepro.experiments.{MODULES[chapter]}").load_inputs(parameters)

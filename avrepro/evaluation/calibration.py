@@ -1,0 +1,78 @@
+"""Whether probabilities mean what they say: expected calibration error, and Platt scaling of scores that are none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from scipy.special import expit
+from sklearn.linear_model import LogisticRegression
+
+from avrepro.evaluation.intervals import _weights
+from avrepro.evaluation.metrics import checked_pair
+
+
+def calibration_error(y_true: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
+    """Expected calibration error over all decisions, clips x classes together: a fraction 0..1, 0 being the best.
+
+    The mean over bins, each weighted by its share of the decisions, of |mean probability - share that is true| (Naeini
+    et al. 2015; Guo et al. 2017, equation 3). The bins are filled equally, at quantiles of the probabilities. Guo et
+    al. cut 0..1 into equal widths; of tagging that would put nearly all decisions, whose probabilities are near 0, into
+    one bin, in which errors up and down cancel. Equal probabilities stay in one bin, so bins can differ in size.
+
+    It is of finite decisions and so above 0 even where the probabilities are right; compare it at equal sizes alone.
+
+    :param y_true: bool [clips, classes]. :param probability: the same shape, 0..1. :param bins: 1 or more.
+    :raises ValueError: for bad input.
+    """
+    return float(calibration_resamples(y_true, probability, 0, bins=bins)[0])
+
+
+def calibration_resamples(
+    y_true: np.ndarray, probability: np.ndarray, resamples: int = 2000, seed: int = 0, bins: int = 10
+) -> np.ndarray:
+    """:func:`calibration_error` on the clips as they are and on their resamples, float64 [1 + resamples].
+
+    The draws are those of :func:`avrepro.evaluation.ranking.resampled` with the same ``seed``. The limits of the bins
+    are those of the clips as they are. Resamples lie above the clips' own value, since drawing adds noise to each bin:
+    their percentiles have to be moved onto it, as :func:`avrepro.evaluation.seeds.over_seeds` does.
+    """
+    y_true, probability = checked_pair(y_true, probability)
+    if bins < 1:
+        raise ValueError(f"expected bins >= 1, found {bins}")
+    if probability.min() < 0 or probability.max() > 1:
+        raise ValueError(
+            f"probability: expected fractions 0..1, found {probability.min():g} to {probability.max():g}; "
+            "turn scores into probabilities with platt()"
+        )
+    limits = np.quantile(probability, np.arange(1, bins) / bins)
+    where = np.searchsorted(limits, probability, side="right")  # (clips, classes), 0..bins - 1
+    excess = probability.astype(np.float64) - y_true
+    # What a bin adds is |its sum of p - y| / decisions, so a resample needs only sums over clips.
+    sums = np.stack([np.where(where == b, excess, 0).sum(axis=1) for b in range(bins)], axis=1)  # (clips, bins)
+    blocks = [np.ones((1, len(sums))), *_weights(len(sums), resamples, seed)]
+    return np.concatenate([np.abs(weights @ sums).sum(axis=1) for weights in blocks]) / y_true.size
+
+
+def platt(y_true: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Platt scaling (Platt 1999): scores of any range -> probabilities, by one slope and intercept for all classes.
+
+    For systems whose scores are no probabilities, such as those of Parekh et al. (2018), sums of two streams of -1..1
+    each: their calibration error can only be stated after this. To be fitted on validation clips, not on those scored.
+    A logistic regression on the score, all decisions together, with Platt's targets (N+ + 1) / (N+ + 2) and
+    1 / (N- + 2) in place of 1 and 0: so it stays finite where a score parts the labels without error.
+
+    :param y_true: bool [clips, classes]. :param scores: finite, the same shape.
+    :returns: a function of scores of any shape, float64 in 0..1.
+    :raises ValueError: for bad input.
+    """
+    y_true, scores = checked_pair(y_true, scores)
+    labels, x = y_true.ravel(), scores.astype(np.float64).ravel()
+    positives = labels.sum()
+    target = np.where(labels, (positives + 1) / (positives + 2), 1 / (len(labels) - positives + 2))
+    # A target t between 0 and 1 is a decision that counts t times as true and 1 - t times as false.
+    both = np.repeat([True, False], len(x))
+    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000)
+    fitted.fit(np.tile(x, 2)[:, None], both, sample_weight=np.concatenate([target, 1 - target]))
+    slope, intercept = float(fitted.coef_[0, 0]), float(fitted.intercept_[0])
+    return lambda new: expit(slope * np.asarray(new, np.float64) + intercept)

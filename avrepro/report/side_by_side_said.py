@@ -1,0 +1,94 @@
+"""The numbers that sentences use of the chapter ``side_by_side``, its own and those of the front page.
+
+Every name is always said: what was not measured reads ``not measured``.
+"""
+
+from __future__ import annotations
+
+from avrepro.report import percent, say, show_note
+from avrepro.report.side_by_side import (
+    DATA,
+    NOT_MEASURED,
+    Evidence,
+    judged,
+    measured_here,
+    number,
+    place,
+    points,
+    published_text,
+    system_name,
+    tally,
+)
+from avrepro.report.side_by_side_tables import ahead, best_of_papers, differences, sides
+from avrepro.results import Results
+
+SHORT = {"paired": "paired", "demo": "demo", "demo-null": "null"}  # corpus -> what names end with
+MAIN = ("li2017_fusion_above_audio", "parekh2018_two_stream_above_audio_only", "fayek2020_attention_above_audio")
+BEYOND = ("union", "bottleneck")
+
+
+def say_all(evidence: Evidence) -> None:
+    """Name the texts that sentences use: verdicts, counts of verdicts and classes, origins, and the rule."""
+    if evidence.any is None:
+        show_note("Not measured: no results of these comparisons are kept with this book.")
+        return
+    for name, text in {**_rule(evidence), **_here(evidence)}.items():
+        say(name, text, evidence.any)
+    for corpus in DATA:
+        for name, text in _of_corpus(evidence, corpus).items():
+            say(f"{name}_{SHORT[corpus]}", text, evidence.run(corpus) or evidence.any)
+    for measured in ("robustness", "noise", "learning"):
+        results = evidence.run("demo", measured)
+        say(f"origin_{measured}", place(results), results or evidence.any)
+
+
+def _rule(evidence: Evidence) -> dict[str, str]:
+    """The rule and what the papers print: of the registry, not of a run."""
+    rule, claims = evidence.rule, evidence.claims.values()
+    texts = {
+        "rule_words": rule.words,
+        "rule_margin": f"{100 * rule.margin:g} points",
+        "rule_level": f"{100 * rule.level:g} %",
+        "rule_resamples": f"{rule.resamples:,}",
+        "rule_seeds": str(rule.seeds),
+        "rule_fusion_seeds": str(rule.fusion_seeds),
+        "claims": str(len(evidence.claims)),
+        "claims_vision": str(sum(claim.vision_helps for claim in claims)),
+        "expected_by_chance": f"{(1 - rule.level) / 2 * len(evidence.claims):.0f}",
+    }
+    return texts | {f"claim_{claim.id}_published": published_text(claim) for claim in claims}
+
+
+def _here(evidence: Evidence) -> dict[str, str]:
+    """What the chapters measured themselves in this build, with one seed."""
+    found = {name: measured_here(evidence, claim) for name, claim in evidence.claims.items()}
+    return {f"claim_{name}_here": NOT_MEASURED if one is None else points(one) for name, one in found.items()}
+
+
+def _of_corpus(evidence: Evidence, corpus: str) -> dict[str, str]:
+    results = evidence.run(corpus)
+    texts = {"origin": place(results), "verdicts": tally(evidence, corpus)}
+    for name in evidence.claims:
+        texts[f"claim_{name}"] = judged(number(results, name, "difference"), evidence.rule)
+    for name in MAIN:
+        texts[f"classes_{name}"] = sides(differences(evidence, corpus, name))
+    return texts | _beyond(results)
+
+
+def _beyond(results: Results | None) -> dict[str, str]:
+    """The best system of each paper, and what goes beyond the papers beside it."""
+    best = best_of_papers(results) if results is not None else {}
+    texts = {}
+    for paper in ("li2017", "parekh2018", "fayek2020"):
+        texts[f"best_{paper}"] = _map(results, best[paper]) if paper in best else NOT_MEASURED
+        for name in BEYOND:
+            lead = number(results, f"beyond/{name}", "map_lead", best.get(paper, ""))
+            texts[f"{name}_less_{paper}"] = NOT_MEASURED if lead is None else f"{points(lead)}, {ahead(lead)}"
+    for name in BEYOND:
+        texts[name] = _map(results, f"beyond/{name}")
+    return texts
+
+
+def _map(results: Results | None, system: str) -> str:
+    one = number(results, system, "map")
+    return NOT_MEASURED if one is None else f"{percent(one)} % mAP by {system_name(system)}"
