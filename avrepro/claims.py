@@ -66,6 +66,7 @@ SYSTEMS: dict[str, dict[str, str]] = {
     "beyond": {
         "bottleneck": "transformer with attention bottlenecks on segments and regions",
         "union": "the three papers' best ideas together",
+        "union_without_words": "the same without word vectors for rare classes",
     },
 }
 

@@ -59,7 +59,9 @@ def over_seeds(values: Sequence[np.ndarray], level: float = 0.95, seed: int = 0,
     Resample b draws n - 1 of the n seeds with replacement and averages their b-th rows. Drawing n would make the spread
     of the mean over seeds too small by (n - 1) / n; of n - 1 its variance is s^2 / n, s^2 being the unbiased variance
     of the seeds. The percentiles are moved onto the value as in :func:`avrepro.evaluation.ranking.interval_of`. With
-    one seed it is the bootstrap over clips alone, and ``method`` says so.
+    one seed it is the bootstrap over clips alone, and ``method`` says so. Percentiles know nothing of Student's t:
+    where the seeds' spread is all there is, 95 % intervals cover 91 of 100 times with 10 seeds and 88 with 5; where
+    that of the clips is as large or larger, 93 to 95.
 
     Whether all seeds are scored on the same draws of clips is the caller's choice, by the ``seed`` given to the
     bootstrap of the clips. Seeds that share one test set must share it too: what a clip adds to all of them does not

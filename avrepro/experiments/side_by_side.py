@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 
 from avrepro import digests
+from avrepro.experiments.costs import Energy, peak_memory_mb
 from avrepro.experiments.side_by_side_systems import Condition, Said
 from avrepro.home import home
 from avrepro.manifests import manifest_path
@@ -26,22 +27,23 @@ CHAPTER = "side_by_side"
 CODE = (
     "corpora/base.py", "corpora/demo", "corpora/paired.py", "corpora/paired_items.py", "corpora/paired_render.py",
     "encode.py", "evaluation/localisation.py", "evaluation/metrics.py", "evaluation/thresholds.py",
-    "experiments/bottleneck.py", "experiments/fayek2020.py", "experiments/fayek2020_others.py",
-    "experiments/fayek2020_profiles.py", "experiments/fayek2020_training.py", "experiments/gated_crnn.py",
-    "experiments/key_frame_baselines.py", "experiments/li2017.py", "experiments/li2017_profiles.py",
-    "experiments/parekh2018.py", "experiments/parekh2018_profiles.py", "experiments/parekh2018_training.py",
-    "experiments/side_by_side_beyond.py", "experiments/side_by_side_systems.py", "features/edges.py",
-    "features/key_frames.py", "features/logmel.py", "features/objects.py", "features/regions.py", "features/store.py",
-    "features/words.py", "media.py", "models/bottleneck.py", "models/efficientnet.py", "models/fayek2020.py",
-    "models/fayek2020_others.py", "models/gated_crnn.py", "models/li2017.py", "models/parekh2018.py",
-    "models/protobuf.py", "models/tensorflow_checkpoint.py", "models/weights.py", "models/yamnet.py", "sampling.py",
-    "training.py",
+    "experiments/bottleneck.py", "experiments/costs.py", "experiments/fayek2020.py",
+    "experiments/fayek2020_others.py", "experiments/fayek2020_profiles.py", "experiments/fayek2020_training.py",
+    "experiments/gated_crnn.py", "experiments/key_frame_baselines.py", "experiments/li2017.py",
+    "experiments/li2017_profiles.py", "experiments/parekh2018.py", "experiments/parekh2018_profiles.py",
+    "experiments/parekh2018_training.py", "experiments/side_by_side_beyond.py", "experiments/side_by_side_macs.py",
+    "experiments/side_by_side_systems.py", "features/edges.py", "features/key_frames.py", "features/logmel.py",
+    "features/objects.py", "features/regions.py", "features/store.py", "features/words.py", "media.py",
+    "models/bottleneck.py", "models/efficientnet.py", "models/fayek2020.py", "models/fayek2020_others.py",
+    "models/gated_crnn.py", "models/li2017.py", "models/parekh2018.py", "models/protobuf.py",
+    "models/tensorflow_checkpoint.py", "models/weights.py", "models/yamnet.py", "sampling.py", "training.py",
 )  # fmt: skip
 DATA = ("demo_world.yaml", "paired.csv", "paired.yaml")
 FAMILIES = ("li2017", "parekh2018", "fayek2020", "bottleneck", "union", "cvssp", "others")
 SEEDS = {"fayek2020": 10}  # of a family; of the others:
 FEWER = 5
 VARIED = 3  # seeds where training clips are noisy or few
+COST_SEED = 1000  # of trainings that nobody has done before, so that they can be timed
 NOISE = (0.2, 0.4)
 SHARES = (0.125, 0.25, 0.5)
 ON_NULL = ("li2017", "parekh2018", "fayek2020", "bottleneck", "union")
@@ -56,7 +58,7 @@ class Unit:
 
     @cached_property
     def path(self) -> Path:
-        """Where what was said is kept."""
+        """Where what was said is kept. Peak memory and energy in it are of the unit's own process."""
         given = asdict(self.condition)
         data = [digests.of_files([manifest_path(name)], digests.ROOT) for name in DATA]
         key = digests.of_values([self.family, given, data, digests.code(*CODE), digests.dependencies()])
@@ -67,7 +69,7 @@ class Unit:
 
 def plan() -> list[Unit]:
     """All that is trained, the most needed first."""
-    units = []
+    units = [Unit(family, Condition(seed=COST_SEED)) for family in (*FAMILIES, "macs")]
     for corpus, families in {"demo": FAMILIES, "paired": FAMILIES, "demo-null": ON_NULL}.items():
         units += [Unit(one, Condition(corpus, seed)) for one in families for seed in range(SEEDS.get(one, FEWER))]
     for family in FAMILIES:
@@ -102,14 +104,14 @@ def sweep(units: Sequence[Unit] | None = None, jobs: int = 1) -> list[str]:
     return failed
 
 
-def train(unit: Unit) -> Path:
-    """Train one family on one condition and write what its systems say."""
-    import resource
-
-    family_of(unit.family)(unit.condition).write(unit.path)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    say(f"{unit.path.stem}: {peak:.0f} MB at most")
-    return unit.path
+def train(unit: Unit) -> None:
+    """Train one family on one condition and write what its systems say, and what the process took."""
+    with Energy() as energy:
+        said = family_of(unit.family)(unit.condition)
+    told = {"peak_memory_mb": peak_memory_mb(), "energy_joules": energy.joules}
+    for costs in said.costs.values():
+        costs |= {name: value for name, value in told.items() if value is not None}
+    said.write(unit.path)
 
 
 def family_of(name: str) -> Callable[[Condition], Said]:
@@ -125,5 +127,6 @@ def family_of(name: str) -> Callable[[Condition], Said]:
         "others": systems.of_others,
         "bottleneck": beyond.of_bottleneck,
         "union": beyond.of_union,
+        "macs": beyond.of_macs,
     }
     return families[name]

@@ -105,3 +105,11 @@ def of_bottleneck(condition: Condition) -> Said:
         for delay in DELAYS:
             said.impaired("beyond/bottleneck", f"delay {delay} s", scores_with(inputs, trained.network, delay=delay))
     return said
+
+
+def of_macs(condition: Condition) -> Said:
+    """No scores: the multiply-accumulates of every system."""
+    from avrepro.experiments.side_by_side_macs import multiply_accumulates_of
+
+    corpus = fayek_inputs(condition).corpus
+    return Said(corpus, costs={name: {"macs": count} for name, count in multiply_accumulates_of(condition).items()})

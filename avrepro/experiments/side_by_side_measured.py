@@ -8,7 +8,7 @@ are Student's t over seeds.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -24,7 +24,7 @@ from avrepro.evaluation.calibration import calibration_resamples, platt
 from avrepro.evaluation.intervals import Interval
 from avrepro.evaluation.ranking import Resampled, resampled
 from avrepro.evaluation.seeds import Counted, corrected, counted, over_seeds_by_class
-from avrepro.experiments.side_by_side import CHAPTER, CODE, NOISE, SHARES, Unit, plan
+from avrepro.experiments.side_by_side import CHAPTER, CODE, COST_SEED, NOISE, SHARES, Unit, plan
 from avrepro.progress import track
 from avrepro.results import Results, Run
 from avrepro.training import choose_device, device_name
@@ -63,7 +63,6 @@ class Told:
     def __init__(self, corpus: str, units: Sequence[Unit]) -> None:
         self.corpus, self.units = corpus, [unit for unit in units if unit.path.is_file()]
         self.scored: dict[str, dict[int, Scored]] = {}  # system -> seed -> ...
-        self.costs: dict[str, dict[int, dict[str, float]]] = {}
         self.about: list[dict[str, Any]] = []
         for unit in track(self.units, f"scores on {corpus}", unit="trainings"):
             self._read(unit)
@@ -95,8 +94,6 @@ class Told:
                     probability = platt(held, tuning)(scores)
                 error = calibration_resamples(truth, np.clip(probability, 0, 1), seed=draws)
                 self.scored.setdefault(system, {})[seed] = Scored(counts, resampled(truth, scores, seed=draws), error)
-        for system, costs in about["costs"].items():
-            self.costs.setdefault(system, {})[seed] = costs
 
     def intervals(self, values: Sequence[np.ndarray], paired: bool = False, level: float = 0.95) -> list[Interval]:
         """Means over seeds of numbers, one array [1 + resamples, numbers] a seed."""
@@ -133,6 +130,19 @@ class Told:
         return Corpus(self.corpus, self.classes, tuple(clips), tuple(missing), digest)
 
 
+def costs_of(units: Iterable[Unit]) -> dict[str, dict[str, float]]:
+    """System -> what it cost, by name: of trainings that were done to be timed, in processes of their own."""
+    found: dict[str, dict[str, float]] = {}
+    for unit in units:
+        if unit.path.is_file():
+            with np.load(unit.path) as file:
+                about = json.loads(str(file["told"]))
+            for system, costs in about["costs"].items():
+                # Nothing was trained to count multiply-accumulates.
+                found.setdefault(system, {}).update({"macs": costs["macs"]} if unit.family == "macs" else costs)
+    return found
+
+
 def best_single(y_true: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """The threshold that is best for all classes alike by micro F1, of 200 quantiles of the scores; [classes]."""
     tried = np.unique(np.quantile(scores, np.linspace(0, 1, 201)))
@@ -155,10 +165,10 @@ def measure(folder: Path) -> Iterator[Results]:
 def _runs(units: Sequence[Unit]) -> Iterator[Run]:
     whole: dict[str, Told] = {}
     for corpus in dict.fromkeys(unit.condition.corpus for unit in units):
-        chosen = [unit for unit in units if unit.condition.corpus == corpus and unit.condition.plain]
-        told = whole[corpus] = Told(corpus, chosen)
+        here = [unit for unit in units if unit.condition.corpus == corpus and unit.condition.plain]
+        told = whole[corpus] = Told(corpus, [unit for unit in here if unit.condition.seed != COST_SEED])
         if told.units:
-            yield _protocol(told)
+            yield _protocol(told, costs_of(unit for unit in here if unit.condition.seed == COST_SEED))
     if whole["demo"].units:
         yield _robustness(whole["demo"])
         yield from _varied(units, whole["demo"])
@@ -169,7 +179,7 @@ def _run(told: Told, measured: str) -> Run:
     return Run(CHAPTER, parameters, told.together(), device_name(choose_device("auto")), PARTS)
 
 
-def _protocol(told: Told) -> Run:
+def _protocol(told: Told, costs: Mapping[str, Mapping[str, float]]) -> Run:
     """Quality and cost of every system, and every claim's difference."""
     run = _run(told, "protocol")
     for system, seeds in told.scored.items():
@@ -187,12 +197,26 @@ def _protocol(told: Told) -> Run:
             for label, value in zip(told.classes, mean, strict=True):
                 if not np.isnan(value):
                     run.add(system, "test", metric, float(value), label=label, threshold_rule=_rule(system, metric))
-        for cost in dict.fromkeys(name for costs in told.costs.get(system, {}).values() for name in costs):
-            run.add(system, "", cost, float(np.mean([costs[cost] for costs in told.costs[system].values()])))
+        for cost, value in costs.get(system, {}).items():
+            run.add(system, "", cost, value)
+    _add_leads(run, told)
     for claim in load_claims()[1].values():
         if claim.system in told.scored and claim.against in told.scored:
             _add_claim(run, told, claim)
     return run
+
+
+def _add_leads(run: Run, told: Told) -> None:
+    """How far what goes beyond the papers is ahead of every other system, by mAP; the label is the other one."""
+    ranked = {
+        name: seeds for name, seeds in told.scored.items() if all(one.ranks is not None for one in seeds.values())
+    }
+    for ours in (name for name in ranked if name.startswith("beyond/") and "@" not in name):
+        for theirs in (name for name in ranked if name != ours and "@" not in name):
+            shared = [seed for seed in ranked[ours] if seed in ranked[theirs]]
+            leads = [ranked[ours][seed].metric("map") - ranked[theirs][seed].metric("map") for seed in shared]
+            if leads:
+                run.add(ours, "test", "map_lead", told.interval(leads, paired=True), label=theirs)
 
 
 def _add_claim(run: Run, told: Told, claim: Claim) -> None:

@@ -28,7 +28,7 @@ from avrepro.report.fayek2020 import (
 from avrepro.report.fayek2020_figures import COUNTS, counts, published_counts
 from avrepro.report.fayek2020_planted import FOLLOWS, LOSES, PLANTED, RELIANCES, SHIFTS, weight, worded
 from avrepro.report.fayek2020_published import summary
-from avrepro.report.fayek2020_training import duration, generations, of_run, sizes_of
+from avrepro.report.fayek2020_training import generations, sizes_of
 from avrepro.report.parekh2018 import verdict
 from avrepro.report.parekh2018_said import tally
 from avrepro.results import Results
@@ -151,21 +151,15 @@ def _null(results: Results, null: Results | None) -> dict[str, str]:
 
 
 def _simulated(simulated: Results | None) -> dict[str, str]:
-    """The size of what was simulated, and how long it took; no scores, which would say nothing."""
-    names = ("origin", "clips", "classes", "seconds", "memory", "training_attention")
+    """The size of what was simulated; no scores, which would say nothing."""
     if simulated is None or "map" not in set(simulated.table["metric"]):
-        return dict.fromkeys(names, MISSING)
-    classes, memory = known([simulated], "corpus", "classes_scored"), of_run(simulated, "corpus", "peak_memory_mb")
-    seconds = of_run(simulated, "attention", "training_seconds")
-    texts = (
-        origin(simulated),
-        ", ".join(f"{clips:,} {split}" for split, clips in sizes_of(simulated).items()),
-        MISSING if classes is None else f"{classes.value:.0f}",
-        duration(float(simulated.passport()["seconds"])),
-        MISSING if memory is None else f"{memory / 1024:.1f} GB",
-        MISSING if seconds is None else duration(seconds),
-    )
-    return dict(zip(names, texts, strict=True))
+        return dict.fromkeys(("origin", "clips", "classes"), MISSING)
+    classes = known([simulated], "corpus", "classes_scored")
+    return {
+        "origin": origin(simulated),
+        "clips": ", ".join(f"{clips:,} {split}" for split, clips in sizes_of(simulated).items()),
+        "classes": MISSING if classes is None else f"{classes.value:.0f}",
+    }
 
 
 def _reason(one: Interval, words: tuple[str, str, str], expected: int = 1) -> str:

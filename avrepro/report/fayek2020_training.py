@@ -119,8 +119,8 @@ def simulated_table(simulated: Results | None) -> None:
         f"For scale, never for claims: outputs of an audio and a visual model were drawn at random for {sizes} clips "
         f"({origin(simulated)}; {classes_scored(simulated)}), so that each class has a published average precision. No "
         "clip was heard or seen, so the numbers say nothing of fusion; they show that all fusions train at this size"
-        f"{f', in {memory / 1024:.1f} GB of memory' if memory is not None else ''}. The whole run: "
-        f"{duration(float(simulated.passport()['seconds']))} on {simulated.passport()['device']}. {PAPER['corpus']} "
+        f"{f', in {memory / 1024:.1f} GB of memory' if memory is not None else ''}, on "
+        f"{simulated.passport()['device']}. {PAPER['corpus']} "
         f"has about {PAPER['audioset']['training_clips'] / 1e6:g} million clips for training.",
         simulated,
     )
