@@ -346,7 +346,6 @@ def test_weights_stay_in_bounds(bank: Fusions, name: str) -> None:
     assert bank(h[:, :CLASSES], h[:, CLASSES:]).isfinite().all()
 
 
-@pytest.mark.xfail(strict=True, reason="the sum is clamped at 1e-6: below, nearly all the weight goes to vision")
 def test_weights_of_two_modalities_that_are_hardly_believed() -> None:
     """Divided by their sum, two equal weights are halves, however small they are."""
     fusion = Attention(CLASSES, UNITS, attends="self").eval()

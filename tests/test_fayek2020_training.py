@@ -307,7 +307,7 @@ def test_memory_maps_are_streamed(said: Said, tmp_path: Path) -> None:
     assert asked == [30, 30, 30, 10] * 4  # a batch at a time
 
 
-@pytest.mark.xfail(strict=True, reason="a part of a memory map is told from another by the file's name and shape alone")
+@pytest.mark.xfail(strict=True, reason="parts of a memory map that have one shape are not told apart")
 def test_two_parts_of_a_memory_map_are_two_trainings(said: Said, tmp_path: Path) -> None:
     whole = np.concatenate([said.train.inputs[0], said.train.inputs[0][::-1]])
     np.save(tmp_path / "outputs.npy", whole)

@@ -1,7 +1,7 @@
 """Attention bottlenecks on the clips and frozen features of the chapter on Parekh et al. (2018): a modern system.
 
-Nagrani et al. (NeurIPS 2021) train on patches of pictures and spectrograms; here the tokens are what the chapter's
-other systems see and hear, so that what differs is how the two are put together.
+Nagrani et al. (NeurIPS 2021) train on patches of pictures and spectrograms; here the tokens are made of what the
+chapter's other systems see and hear, so that networks differ and features do not.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.models.bottleneck import BottleneckConfig, BottleneckNetwork
 from avrepro.models.parekh2018 import BagMask, Bags
+from avrepro.sampling import BalancedBatches, Drawn
 from avrepro.training import Optimisation, Verdict, fit
 
 CODE = (  # of a checkpoint
-    "evaluation/metrics.py", "experiments/bottleneck.py", "models/bottleneck.py", "models/parekh2018.py", "training.py",
+    "evaluation/metrics.py", "experiments/bottleneck.py", "models/bottleneck.py", "models/parekh2018.py",
+    "sampling.py", "training.py",
 )  # fmt: skip
 
 
@@ -33,18 +35,30 @@ class Profile:
     """How large the network and its training are."""
 
     network: BottleneckConfig
-    optimisation: Optimisation
+    learning_rate: float  # of Adam
+    clip_norm: float  # largest norm of the gradient
+    batch: int  # clips
+    steps: int  # an epoch
+    epochs: int
 
     def values(self) -> dict:
         return asdict(self)
 
 
+# Batches, rate and the number of steps are those of the chapter's other systems; the largest gradient is the authors'.
+# Six trainings of two layers, seed 0, on the demo world were compared by the mAP of its validation clips alone. With
+# random batches of 32 for 25 epochs that was 0.329 for a token a region and 0.382 for one a frame; 0.379 with each
+# modality's logits judged by themselves (the authors' code), 0.348 with features standardised one by one and dropout
+# 0.3. With balanced batches it was 0.417 with dropout 0.1 (0.407 within 600 steps) and 0.416 with 0.3 (after 400).
+# The third layer came after that and was not chosen by a score, 0.401: with a bottleneck that joins in the last of two,
+# nothing that it is told is ever read.
 PROFILES = {
     "ci": Profile(
-        BottleneckConfig(width=16, heads=2, hidden=32), Optimisation("adam", 1e-3, batch=32, epochs=2, clip_norm=1.0)
+        BottleneckConfig(width=16, heads=2, hidden=32),
+        learning_rate=1e-3, clip_norm=1.0, batch=24, steps=4, epochs=2,
     ),
-    "demo": Profile(BottleneckConfig(), Optimisation("adam", 1e-3, batch=32, epochs=25, clip_norm=1.0)),
-}
+    "demo": Profile(BottleneckConfig(), learning_rate=1e-3, clip_norm=1.0, batch=24, steps=100, epochs=6),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -89,8 +103,10 @@ class Tokens:
 def train_bottleneck(inputs: Inputs, seed: int, device: torch.device) -> Trained:
     """Train on the weak labels of split ``train``, or take the checkpoint of the very same training.
 
-    Binary cross-entropy; of all epochs that one is kept after which the validation clips' mAP is highest. Labels and
-    splits are those of ``inputs.corpus``; of test clips' labels nothing depends.
+    Binary cross-entropy on batches in which rare classes are not rare; every epoch takes the same batches in another
+    order, and that one is kept after which the validation clips' mAP is highest. Labels and splits are those of
+    ``inputs.corpus``; nothing depends on other clips' labels. Ask :func:`scores_with` about clips that lack something:
+    a checkpoint is told by the corpus and by the sizes of bags, not by what is in them.
 
     :raises ValueError: there is no such profile, or no clip to train on or to validate with.
     """
@@ -141,12 +157,14 @@ def train_bottleneck(inputs: Inputs, seed: int, device: torch.device) -> Trained
         precision = average_precision(labels, scores)
         return Verdict(float(loss), float(precision[labels.any(axis=0)].mean()) if labels.any() else 0.0, {})
 
+    batches = BalancedBatches(targets[train], profile.batch, seed)
     fitted = fit(
         network,
         lambda model, y, *given: F.binary_cross_entropy_with_logits(model(*given), y),
-        (targets[train], *taught.rows()),
+        tuple(Drawn(rows, batches, profile.steps) for rows in (targets[train], *taught.rows())),
         validate,
-        profile.optimisation,
+        # Each row is a whole batch.
+        Optimisation("adam", profile.learning_rate, batch=1, epochs=profile.epochs, clip_norm=profile.clip_norm),
         seed,
         device,
         f"attention bottlenecks, seed {seed}",

@@ -8,16 +8,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avrepro.models.parekh2018 import Bags
+from avrepro.models.parekh2018 import Bags, root_mean_square
 
 SPREAD = 0.02  # standard deviation that learned tokens and positions start with: the authors'
-SAMPLE = 200  # clips that features are standardised by
-FLOOR = 0.1  # of the features' root mean square deviation: those that hardly ever vary are not blown up beyond it
 
 
 @dataclass(frozen=True)
@@ -36,10 +33,10 @@ class BottleneckConfig:
     width: int = 64  # units of a token
     heads: int = 4
     hidden: int = 128  # units of the layers' perceptrons
-    layers: int = 2  # of each modality
+    layers: int = 3  # of each modality
     fusion_layer: int = 1  # layers before the bottleneck joins, L_f; as many as ``layers``: it never does
     bottlenecks: int = 4  # B; the paper's
-    dropout: float = 0.1  # ours; the authors drop whole layers, which two of them do not bear
+    dropout: float = 0.3  # ours, of tokens too; the authors drop whole layers, and here there are only three
 
     def values(self) -> dict:
         return asdict(self)
@@ -48,13 +45,11 @@ class BottleneckConfig:
 class Stream(nn.Module):
     """One modality: its tokens, class token first, and the layers that they pass."""
 
-    mean: Tensor  # of each feature, float32 [features]
-    deviation: Tensor
+    scale: Tensor  # that features are divided by
 
     def __init__(self, features: int, positions: int, config: BottleneckConfig) -> None:
         super().__init__()
-        self.register_buffer("mean", torch.zeros(features))
-        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("scale", torch.ones(()))
         self.project = nn.Linear(features, config.width)
         self.position = nn.Parameter(torch.randn(positions, config.width) * SPREAD)
         self.class_token = nn.Parameter(torch.randn(config.width) * SPREAD)
@@ -76,20 +71,8 @@ class Stream(nn.Module):
         """float [clips, proposals, features], in their order in time -> [clips, 1 + proposals, width]."""
         if features.shape[1] > len(self.position):
             raise ValueError(f"expected at most {len(self.position)} frames or segments, found {features.shape[1]}")
-        found = self.project((features - self.mean) / self.deviation) + self.position[: features.shape[1]]  # (B, P, D)
+        found = self.project(features / self.scale) + self.position[: features.shape[1]]  # (B, P, D)
         return torch.cat([self.class_token.expand(len(found), 1, -1), self.dropout(found)], dim=1)
-
-    def prepare(self, bags: Bags) -> None:
-        """Standardise features by those of up to 200 training clips, evenly spaced; left as they are without any."""
-        rows = np.unique(np.linspace(0, len(bags) - 1, min(len(bags), SAMPLE)).astype(int))
-        found = np.concatenate([np.asarray(bags.arrays[int(row)], np.float64) for row in rows])
-        if len(found):
-            deviation = found.std(axis=0)
-            least = FLOOR * np.sqrt((deviation**2).mean())
-            self.mean.copy_(torch.from_numpy(found.mean(axis=0)))
-            self.deviation.copy_(
-                torch.from_numpy(np.maximum(deviation, least) if least > 0 else np.ones(len(deviation)))
-            )
 
 
 class BottleneckNetwork(nn.Module):
@@ -97,17 +80,20 @@ class BottleneckNetwork(nn.Module):
 
     def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
-        if not 0 <= config.fusion_layer <= config.layers:
-            raise ValueError(f"fusion_layer: expected 0..{config.layers} (layers), found {config.fusion_layer}")
+        if config.fusion_layer not in (*range(config.layers - 1), config.layers):
+            raise ValueError(
+                f"fusion_layer: expected 0..{config.layers - 2} or {config.layers} of {config.layers} layers, found "
+                f"{config.fusion_layer}: what a layer writes to the bottleneck is read by the next one"
+            )
         self.config = config
         self.frames = Stream(config.frame_features, config.frames, config)
         self.segments = Stream(config.segment_features, config.segments, config)
         self.bottleneck = nn.Parameter(torch.randn(config.bottlenecks, config.width) * SPREAD)
-        # One for both modalities, as in the paper (section 3.3).
+        # One for both modalities, as in the authors' code (google-research/scenic, projects/mbt).
         self.classify = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, config.classes))
 
     def forward(self, frames: Tensor, frame_mask: Tensor, segments: Tensor, segment_mask: Tensor) -> Tensor:
-        """Logits of clips: the mean over the modalities that a clip has (section 3.3).
+        """Logits of clips: the mean over the modalities that a clip has.
 
         :param frames: float [clips, F, frame_features]; ``segments``: float [clips, S, segment_features]; in order.
         :param frame_mask: [clips, F], and ``segment_mask`` [clips, S]: true (or 1) for what is there, 0 for padding.
@@ -137,7 +123,7 @@ class BottleneckNetwork(nn.Module):
                     own[at] = stream.layers[number](own[at], src_key_padding_mask=hidden[at])
                 continue
             told = []
-            for at, stream in enumerate(streams):  # equation 8: each modality's tokens and the bottleneck's
+            for at, stream in enumerate(streams):  # each attends to its own tokens and the bottleneck's
                 size = own[at].shape[1]
                 out = stream.layers[number](
                     torch.cat([own[at], shared], dim=1),
@@ -145,13 +131,13 @@ class BottleneckNetwork(nn.Module):
                 )
                 own[at] = out[:, :size]
                 told.append(out[:, size:])
-            shared = _mean(torch.stack(told), present)  # equation 9
+            shared = _mean(torch.stack(told), present)  # all that one learns of the other
         return torch.stack([self.classify(tokens[:, 0]) for tokens in own]).float(), present
 
     def prepare(self, frames: Bags, segments: Bags) -> None:
-        """Standardise the features of both modalities by those of some training clips."""
-        self.frames.prepare(frames)
-        self.segments.prepare(segments)
+        """Scale each modality by the root mean square of its features in some training clips."""
+        self.frames.scale.fill_(root_mean_square(frames))
+        self.segments.scale.fill_(root_mean_square(segments))
 
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:

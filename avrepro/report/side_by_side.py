@@ -6,20 +6,15 @@ All numbers come from the results store; claims, and the rule of the verdict, fr
 from __future__ import annotations
 
 import html
-import json
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
 
-from avrepro.claims import SYSTEMS, Claim, Rule, check_null, load_claims, published_text, verdict
+from avrepro.claims import SYSTEMS, Claim, Rule, check_null, published_text, verdict
 from avrepro.evaluation.intervals import Interval
-from avrepro.parameters import check as check_parameters
 from avrepro.report import origin, published, show_note, show_passport, show_player, show_table
+from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, measured_here, number, place
 from avrepro.report.sortable import MISSING, Cell, show_sortable
-from avrepro.results import Results, is_stale, read
 
-CHAPTER = "side_by_side"
 DATA = {  # corpora on which claims are judged
     "paired": "real recordings",
     "demo": "demo world",
@@ -38,64 +33,9 @@ METRICS = {
     "class_f1": "class F1",
     "average_precision": "average precision",
 }
-NOT_MEASURED = "not measured"
+KINDS = published("parekh2018")["table2"]["classes"]
 VERDICTS = {"holds": "hold", "does not hold": "do not hold", "undecided": "undecided"}  # of one claim, of several
 PAINT = {"holds": "background:#d1e7dd;color:#0a3622", "does not hold": "background:#f8d7da;color:#58151c"}
-# Chapter -> the system that its differences start from, their metric, its name there, and whether it is the first
-# or the second of the two: the first chapter notes a system less audio, the others their own system less another.
-OF_CHAPTERS = {
-    "lightweight_fusion": ("li2017/audio", "micro_f1", "micro_f1_gain", False),
-    "unsynchronized_mil": ("parekh2018/two_stream", "micro_f1", "micro_f1_lead", True),
-    "attention_fusion": ("fayek2020/attention", "map", "map_lead", True),
-}
-NAMES_THERE = {"li2017/fused_tuned": "fused, tuned weights"}
-
-
-@dataclass(frozen=True)
-class Evidence:
-    """Claims, the rule that judges them, and all results that speak of them."""
-
-    rule: Rule
-    claims: Mapping[str, Claim]
-    runs: Mapping[tuple[str, str], Results]  # (corpus, what was measured); what is not there was not measured
-    live: Mapping[str, Results]  # chapter -> what this build measured itself, with one seed
-
-    def run(self, corpus: str, measured: str = "protocol") -> Results | None:
-        return self.runs.get((corpus, measured))
-
-    @property
-    def any(self) -> Results | None:
-        """Some results, for texts that belong to all."""
-        return next(iter([*self.runs.values(), *self.live.values()]), None)
-
-
-def load(profile: str = "demo") -> Evidence:
-    """All evidence of the results store.
-
-    :param profile: of the build; on ``ci`` the other chapters have no numbers of their own to show.
-    """
-    rule, claims = load_claims()
-    table = read().table
-    runs: dict[tuple[str, str], Results] = {}
-    live: dict[str, Results] = {}
-    for _, rows in table.sort_values("time", kind="stable").groupby("run", sort=False):  # of two the later one
-        one, first = Results(rows), rows.iloc[0]
-        told = json.loads(first["parameters"])
-        if first["chapter"] == CHAPTER and "measured" in told:
-            runs[told["corpus"], told["measured"]] = one
-        elif first["chapter"] in OF_CHAPTERS and first["parts"] == "[]" and profile == "demo":
-            default = check_parameters(first["chapter"], {}).model_dump()
-            if default.items() <= told.items() and not is_stale(first):
-                live[first["chapter"]] = one
-    return Evidence(rule, claims, runs, live)
-
-
-def number(results: Results | None, system: str, metric: str, label: str = "", split: str = "test") -> Interval | None:
-    """A number, or None where it is not there or was nothing to measure on."""
-    if results is None or results.select(system=system, metric=metric, split=split, label=label).empty:
-        return None
-    one = results.number(system, metric, split, label)
-    return None if math.isnan(one.value) else one
 
 
 def points(one: Interval) -> str:
@@ -109,19 +49,6 @@ def judged(one: Interval | None, rule: Rule) -> str:
     return NOT_MEASURED if one is None else f"{verdict(one, rule)}: {points(one)}"
 
 
-def measured_here(evidence: Evidence, claim: Claim) -> Interval | None:
-    """What a chapter of this build measured of the claim with its one seed, None where it does not compare the two."""
-    base, metric, noted, is_first = OF_CHAPTERS[claim.chapter]
-    pair = (claim.system, claim.against)
-    if claim.kind != "difference" or claim.metric != metric or claim.classes or base not in pair:
-        return None
-    other = pair[1] if pair[0] == base else pair[0]
-    one = number(evidence.live.get(claim.chapter), NAMES_THERE.get(other, other.partition("/")[2]), noted)
-    if one is None or (pair[0] == base) == is_first:
-        return one
-    return Interval(-one.value, -one.high, -one.low, one.method)
-
-
 def tally(evidence: Evidence, corpus: str) -> str:
     """How many claims have which verdict: ``12 hold, 9 do not hold, 15 undecided``."""
     results = evidence.run(corpus)
@@ -131,15 +58,6 @@ def tally(evidence: Evidence, corpus: str) -> str:
     counts = Counter(NOT_MEASURED if one is None else verdict(one, evidence.rule) for one in found)
     parts = [f"{counts[name]} {name if counts[name] == 1 else several}" for name, several in VERDICTS.items()]
     return ", ".join(parts + ([f"{counts[NOT_MEASURED]} {NOT_MEASURED}"] if counts[NOT_MEASURED] else []))
-
-
-def place(results: Results | None) -> str:
-    """Corpus, profile and number of seeds, for heads and captions."""
-    if results is None:
-        return NOT_MEASURED
-    of_families = json.loads(results.passport()["parameters"])["seeds"].values()
-    fewest, most = min(map(len, of_families)), max(map(len, of_families))
-    return f"{origin(results)}, {fewest if fewest == most else f'{fewest} to {most}'} seeds"
 
 
 def tested(claim: Claim) -> str:
@@ -157,11 +75,10 @@ def tested(claim: Claim) -> str:
 
 def group(classes: tuple[str, ...]) -> str:
     """Classes in words: by the name of their kind, as all but a few others, or by their own names."""
-    told = published("parekh2018")["table2"]["classes"]
     for kind, name in (("vehicle", "vehicles"), ("warning", "warning sounds")):
-        if set(classes) == {label for label, one in told.items() if one["kind"] == kind}:
+        if set(classes) == {label for label, one in KINDS.items() if one["kind"] == kind}:
             return f"the {len(classes)} {name}"
-    return f"the {len(classes)} other classes" if len(classes) > len(told) / 2 else "; ".join(classes)
+    return f"the {len(classes)} other classes" if len(classes) > len(KINDS) / 2 else "; ".join(classes)
 
 
 def rule_table(evidence: Evidence) -> None:

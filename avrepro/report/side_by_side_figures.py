@@ -11,10 +11,10 @@ from matplotlib.patheffects import withStroke
 
 from avrepro.evaluation.intervals import Interval
 from avrepro.report import percent, show_figure
-from avrepro.report.side_by_side import DATA, METRICS, PAPERS, Evidence, number, place, system_name
+from avrepro.report.side_by_side import DATA, METRICS, PAPERS, system_name
+from avrepro.report.side_by_side_evidence import Evidence, Measured, number, place
 from avrepro.report.side_by_side_tables import JUDGED, systems_of, there
 from avrepro.report.sortable import MISSING, Cell, show_sortable
-from avrepro.results import Results
 
 MARKERS = dict(zip(PAPERS, "os^D", strict=True))
 COLOURS = dict(zip(PAPERS, sns.color_palette("colorblind"), strict=False))
@@ -107,14 +107,15 @@ def learning_table(evidence: Evidence) -> None:
     _curves_table(evidence.run("demo", "learning"), "learning curves", "of the clips")
 
 
-def curve(results: Results, system: str, metric: str) -> dict[float, Interval]:
+def curve(results: Measured, system: str, metric: str) -> dict[float, Interval]:
     """Share (a fraction) -> score of a system, in the order of shares."""
-    labels = {label for label in results.select(system=system, metric=metric, split="test")["label"] if label}
-    found = {float(label): number(results, system, metric, label) for label in labels}
-    return {share: one for share in sorted(found) if (one := found[share]) is not None}
+    found = {
+        float(label): one for (name, of, _, label), one in results.numbers.items() if (name, of) == (system, metric)
+    }
+    return dict(sorted(found.items()))
 
 
-def _curves(results: Results | None, name: str, across: str, scale: str) -> None:
+def _curves(results: Measured | None, name: str, across: str, scale: str) -> None:
     """A column of panels a paper, a row a metric, a line a system."""
     if not there(results, name):
         return
@@ -159,7 +160,7 @@ def draw_curves(axes: Axes, curves: dict[str, dict[float, Interval]]) -> None:
     axes.grid(alpha=0.3)
 
 
-def _told(results: Results, systems: Sequence[str]) -> str:
+def _told(results: Measured, systems: Sequence[str]) -> str:
     """Where the curves begin and end, for readers who do not see them."""
     parts = []
     for system in systems:
@@ -170,7 +171,7 @@ def _told(results: Results, systems: Sequence[str]) -> str:
     return "; ".join(parts) + "."
 
 
-def _curves_table(results: Results | None, name: str, of: str) -> None:
+def _curves_table(results: Measured | None, name: str, of: str) -> None:
     if not there(results, name):
         return
     systems = systems_of(results, "map")

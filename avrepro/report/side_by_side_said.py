@@ -5,22 +5,11 @@ Every name is always said: what was not measured reads ``not measured``.
 
 from __future__ import annotations
 
+from avrepro.claims import published_text
 from avrepro.report import percent, say, show_note
-from avrepro.report.side_by_side import (
-    DATA,
-    NOT_MEASURED,
-    Evidence,
-    judged,
-    measured_here,
-    number,
-    place,
-    points,
-    published_text,
-    system_name,
-    tally,
-)
+from avrepro.report.side_by_side import DATA, judged, points, system_name, tally
+from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, Measured, measured_here, number, place
 from avrepro.report.side_by_side_tables import ahead, best_of_papers, differences, sides
-from avrepro.results import Results
 
 SHORT = {"paired": "paired", "demo": "demo", "demo-null": "null"}  # corpus -> what names end with
 MAIN = ("li2017_fusion_above_audio", "parekh2018_two_stream_above_audio_only", "fayek2020_attention_above_audio")
@@ -75,7 +64,7 @@ def _of_corpus(evidence: Evidence, corpus: str) -> dict[str, str]:
     return texts | _beyond(results)
 
 
-def _beyond(results: Results | None) -> dict[str, str]:
+def _beyond(results: Measured | None) -> dict[str, str]:
     """The best system of each paper, and what goes beyond the papers beside it."""
     best = best_of_papers(results) if results is not None else {}
     texts = {}
@@ -89,6 +78,6 @@ def _beyond(results: Results | None) -> dict[str, str]:
     return texts
 
 
-def _map(results: Results | None, system: str) -> str:
+def _map(results: Measured | None, system: str) -> str:
     one = number(results, system, "map")
     return NOT_MEASURED if one is None else f"{percent(one)} % mAP by {system_name(system)}"

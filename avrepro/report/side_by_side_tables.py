@@ -8,20 +8,9 @@ from typing import NamedTuple, TypeGuard
 from avrepro.evaluation.intervals import Interval
 from avrepro.report import percent, show_note
 from avrepro.report.fayek2020 import plain
-from avrepro.report.side_by_side import (
-    DATA,
-    METRICS,
-    NOT_MEASURED,
-    PAPERS,
-    Evidence,
-    described,
-    number,
-    place,
-    points,
-    system_name,
-)
+from avrepro.report.side_by_side import DATA, METRICS, PAPERS, described, points, system_name
+from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, Measured, number, place
 from avrepro.report.sortable import MISSING, Cell, show_sortable
-from avrepro.results import Results
 
 
 class Column(NamedTuple):
@@ -57,16 +46,16 @@ IMPAIRED = ("silent", "black", "delay 1 s", "delay 3 s", "delay 5 s")
 JUDGED = ("micro_f1", "map")  # what robustness, noise and learning curves are measured by
 
 
-def there(results: Results | None, what: str) -> TypeGuard[Results]:
+def there(results: Measured | None, what: str) -> TypeGuard[Measured]:
     """Whether there is anything to show; else a note says that there is not."""
     if results is None:
         show_note(f"Not measured: {what}. No such results are kept with this book.")
     return results is not None
 
 
-def systems_of(results: Results, metric: str) -> list[str]:
+def systems_of(results: Measured, metric: str) -> list[str]:
     """The systems that have a number of this metric, paper by paper."""
-    found = [name for name in dict.fromkeys(results.select(metric=metric)["system"]) if "/" in name]
+    found = dict.fromkeys(system for system, one, _, _ in results.numbers if one == metric and "/" in system)
     return sorted(found, key=lambda name: list(PAPERS).index(name.partition("/")[0]))
 
 
@@ -129,11 +118,10 @@ def classes_table(evidence: Evidence, *names: str) -> None:
 def differences(evidence: Evidence, corpus: str, claim: str) -> dict[str, Interval]:
     """Class -> difference with corrected interval; classes with nothing to measure on are left out."""
     results = evidence.run(corpus)
-    if results is None:
-        return {}
-    labels = results.select(system=claim, metric="class_difference", split="test")["label"]
-    found = {label: number(results, claim, "class_difference", label) for label in labels}
-    return {label: one for label, one in found.items() if one is not None}
+    found = results.numbers if results is not None else {}
+    return {
+        label: one for (name, metric, _, label), one in found.items() if (name, metric) == (claim, "class_difference")
+    }
 
 
 def side(one: Interval) -> str:
@@ -215,7 +203,7 @@ def beyond_table(evidence: Evidence) -> None:
         )
 
 
-def best_of_papers(results: Results) -> dict[str, str]:
+def best_of_papers(results: Measured) -> dict[str, str]:
     """Paper -> the system of its chapter with the highest mAP on the test clips."""
     found: dict[str, str] = {}
     for paper in ("li2017", "parekh2018", "fayek2020"):
