@@ -174,7 +174,7 @@ def text_of(html: Path, chapter: str) -> str:
     return " ".join(soup_of(html / f"book/{chapter}.html").find("article").get_text(" ").split())  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("chapter", [CHAPTER, "unsynchronized_mil", "attention_fusion"])
+@pytest.mark.parametrize("chapter", [CHAPTER, "unsynchronized_mil", "attention_fusion", "side_by_side"])
 def test_numbers_in_sentences_are_said_on_the_page(html: Path, chapter: str) -> None:
     text = text_of(html, chapter)
     assert "glue" not in text and "{" not in text.partition("What was measured here")[2].partition("Parameters")[0]

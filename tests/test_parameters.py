@@ -238,3 +238,10 @@ def test_text_of_the_command_line() -> None:
 def test_parameters_do_not_change() -> None:
     with pytest.raises(ValueError, match="frozen"):
         check(CHAPTER, {}).seed = 1  # type: ignore[misc]
+
+
+def test_side_by_side_has_no_corpus_of_its_own() -> None:
+    assert check("side_by_side", {}).model_dump() == {"profile": "demo", "seed": 0, "device": "auto"}
+    for given in ({"profile": "paper"}, {"corpus": "demo"}):
+        with pytest.raises(ParameterError):
+            check("side_by_side", given)

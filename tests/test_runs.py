@@ -79,6 +79,9 @@ def test_the_help_names_each_command(capsys: pytest.CaptureFixture[str]) -> None
         (["sweep", CHAPTER, "--grid", "seed=0", "-p", "profile=tiny"], "profile = 'tiny'"),
         (["features", CHAPTER, "-p", "sed=3"], "did you mean 'seed'?"),
         (["sweep", "heavyweight", "--grid", "seed=0"], "unknown chapter 'heavyweight'"),
+        (["sweep", CHAPTER], "a sweep needs values to go through"),
+        (["sweep", "side_by_side", "--grid", "seed=0"], "it takes neither --grid nor -p"),
+        (["features", "side_by_side"], "side_by_side has no features of its own"),
     ],
 )
 def test_a_wrong_parameter_ends_with_status_2(
@@ -359,6 +362,21 @@ def test_a_key_follows_all_that_a_run_depends_on(
     (clips / "b.mp4").unlink()
     (tmp_path / "labels.csv").write_text("clip,labels\na.mp4,Dog\n")
     assert keys(folder)[0] != first[5]
+
+
+def test_a_key_follows_the_chapters_whose_numbers_are_shown(
+    checkout: Path, python: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    def key() -> str:
+        done = python("-c", KEYS.replace(repr(CHAPTER), repr("side_by_side")), json.dumps([{}]))
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)[0]
+
+    for chapter in ("unsynchronized_mil", "attention_fusion", "side_by_side"):
+        (checkout / "book" / f"{chapter}.ipynb").write_text("{}")
+    first, other = key(), checkout / "book" / f"{CHAPTER}.ipynb"
+    other.write_text(other.read_text() + "\n")
+    assert key() != first
 
 
 def test_a_key_needs_right_parameters() -> None:

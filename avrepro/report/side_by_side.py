@@ -13,6 +13,7 @@ from avrepro.claims import SYSTEMS, Claim, Rule, check_null, published_text, ver
 from avrepro.evaluation.intervals import Interval
 from avrepro.report import origin, published, show_note, show_passport, show_player, show_table
 from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, measured_here, number, place
+from avrepro.report.side_by_side_evidence import load as load  # where the chapter and the command line look for it
 from avrepro.report.sortable import MISSING, Cell, show_sortable
 
 DATA = {  # corpora on which claims are judged
@@ -181,7 +182,7 @@ def described(system: str) -> Cell:
     """A system's name with what it is, for the head of a row."""
     paper, _, name = system.partition("/")
     about = SYSTEMS.get(paper, {}).get(name, "")
-    markup = f"{html.escape(_bare(system))}<br><small style='font-weight:normal'>{html.escape(about)}</small>"
+    markup = f"{html.escape(_bare(system))}<br><small>{html.escape(about)}</small>"
     return Cell(f"{_bare(system)}: {about}" if about else _bare(system), _bare(system), markup)
 
 
@@ -192,9 +193,9 @@ def _bare(system: str) -> str:
 def _sentence(claim: Claim) -> Cell:
     """A claim with a link to the chapter on its paper, and the comparison that tests it."""
     test = tested(claim)
-    link = f'<a href="{claim.chapter}.html">{html.escape(claim.sentence)}</a>'
-    small = f"<small style='font-weight:normal'>{html.escape(test)}</small>"
-    return Cell(f"{claim.sentence} ({test})", claim.sentence, f"{link}<br>{small}")
+    link = f'<a href="{claim.chapter}.html" style="font-weight:normal">{html.escape(claim.sentence)}</a>'
+    markup = f"{link}<br><small>{html.escape(test)}</small>"
+    return Cell(f"{claim.sentence} ({test})", claim.sentence, markup)
 
 
 def _published(claim: Claim) -> str:
@@ -207,8 +208,8 @@ def _judged(one: Interval | None, rule: Rule) -> Cell:
     if one is None:
         return Cell(text, math.nan)
     word, _, reason = text.partition(": ")
-    style = f"{PAINT.get(word, '')};padding:0 0.3em;border-radius:0.2em;white-space:nowrap"
-    return Cell(text, one.value, f'<strong style="{style}">{word}</strong>: {html.escape(reason)}')
+    style = f"{PAINT.get(word, '')};padding:0 0.3em;border-radius:0.2em"
+    return Cell(text, one.value, f'<strong style="{style}">{word}</strong>:<br>{html.escape(reason)}')
 
 
 def _here(evidence: Evidence, claim: Claim) -> Cell:

@@ -29,7 +29,7 @@ def cost_figure(evidence: Evidence, corpus: str) -> None:
     macs = {
         one: found.value for one in systems_of(results, "macs") if (found := number(results, one, "macs", split=""))
     }
-    figure, panels = pyplot.subplots(1, 2, figsize=(13, 6.5), layout="constrained")
+    figure, panels = pyplot.subplots(2, 1, figsize=(9, 12), sharex=True, layout="constrained")
     left_out = 0
     told = []
     for axes, metric in zip(panels, ("map", "micro_f1"), strict=True):
@@ -47,7 +47,7 @@ def cost_figure(evidence: Evidence, corpus: str) -> None:
     unnamed = " A name that would lie on another is left out; the table above has all." if left_out else ""
     show_figure(
         figure,
-        f"Quality against cost, {DATA[corpus]} ({place(results)}): mAP (left) and micro F1 (right) in percent on test "
+        f"Quality against cost, {DATA[corpus]} ({place(results)}): mAP (above) and micro F1 (below) in percent on test "
         "clips, over the multiply-accumulates of one clip, features at hand, on a logarithmic scale. Marks and colours "
         f"tell whose system it is.{unnamed}",
         f"Two scatter plots of {len(macs)} systems. {'. '.join(told)}.",
@@ -75,7 +75,7 @@ def draw_costs(axes: Axes, points: dict[str, tuple[float, float]]) -> int:
     taken: list = []
     for system, point in sorted(points.items(), key=lambda one: -one[1][1]):
         for right, up, across, along in NEARBY:
-            text = axes.annotate(system.partition("/")[2].replace("_", " "), point, (right, up), fontsize=7.5,
+            text = axes.annotate(system.partition("/")[2].replace("_", " "), point, (right, up), fontsize=8.5,
                                  textcoords="offset points", ha=across, va=along,
                                  path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
             box = text.get_window_extent()
@@ -116,33 +116,31 @@ def curve(results: Measured, system: str, metric: str) -> dict[float, Interval]:
 
 
 def _curves(results: Measured | None, name: str, across: str, scale: str) -> None:
-    """A column of panels a paper, a row a metric, a line a system."""
+    """A row of panels a paper, a column a metric, a line a system."""
     if not there(results, name):
         return
     systems = systems_of(results, "map")
     papers = list(dict.fromkeys(system.partition("/")[0] for system in systems))
-    size = (3.6 * len(papers) + 0.6, 8.6)
-    figure, panels = pyplot.subplots(2, len(papers), figsize=size, sharex=True, sharey="row", squeeze=False,
-                                     layout="constrained")  # fmt: skip
-    for column, paper in enumerate(papers):
+    shares = sorted({share for system in systems for share in curve(results, system, "map")})
+    figure, panels = pyplot.subplots(len(papers), 2, figsize=(11, 3.6 * len(papers)), sharex=True, sharey="col",
+                                     squeeze=False, layout="constrained")  # fmt: skip
+    for row, paper in zip(panels, papers, strict=True):
         those = [system for system in systems if system.startswith(f"{paper}/")]
-        for axes, metric in zip(panels[:, column], JUDGED, strict=True):
+        for axes, metric in zip(row, JUDGED, strict=True):
             draw_curves(axes, {system: curve(results, system, metric) for system in those})
             axes.set_xscale(scale)
-            axes.set(title=PAPERS[paper] if metric == JUDGED[0] else "", xlabel=across if metric == JUDGED[-1] else "")
-            if column == 0:
-                axes.set_ylabel(f"{METRICS[metric]} on test clips, %")
-        lowest = panels[-1, column]
-        shares = sorted({share for system in those for share in curve(results, system, "map")})
-        lowest.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares])
-        lowest.set_xticks([], minor=True)
-        lowest.legend(loc="upper center", bbox_to_anchor=(0.5, -0.22), fontsize=8, frameon=False)
+            axes.set(ylabel=f"{METRICS[metric]} on test clips, %", title=PAPERS[paper])
+        row[-1].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=9, frameon=False)
+    for axes in panels[-1]:
+        axes.set_xlabel(across)
+        axes.set_xticks([100 * share for share in shares], [f"{100 * share:g}" for share in shares])
+        axes.set_xticks([], minor=True)
     figure.suptitle(place(results))
     show_figure(
         figure,
-        f"{name.capitalize()} ({place(results)}): micro F1 (above) and mAP (below) in percent on the same test clips, "
+        f"{name.capitalize()} ({place(results)}): micro F1 (left) and mAP (right) in percent on the same test clips, "
         f"by the {across.removesuffix(', %')} (%); a line a system, with 95 % intervals.",
-        f"Line charts of {len(systems)} systems, a column a paper. {_told(results, systems)}",
+        f"Line charts of {len(systems)} systems, a row a paper. {_told(results, systems)}",
         results,
     )
 

@@ -6,8 +6,8 @@ Every name is always said: what was not measured reads ``not measured``.
 from __future__ import annotations
 
 from avrepro.claims import published_text
-from avrepro.report import percent, say, show_note
-from avrepro.report.side_by_side import DATA, judged, points, system_name, tally
+from avrepro.report import say, show_note
+from avrepro.report.side_by_side import DATA, judged, points, tally
 from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, Measured, measured_here, number, place
 from avrepro.report.side_by_side_tables import ahead, best_of_papers, differences, sides
 
@@ -35,7 +35,6 @@ def _rule(evidence: Evidence) -> dict[str, str]:
     """The rule and what the papers print: of the registry, not of a run."""
     rule, claims = evidence.rule, evidence.claims.values()
     texts = {
-        "rule_words": rule.words,
         "rule_margin": f"{100 * rule.margin:g} points",
         "rule_level": f"{100 * rule.level:g} %",
         "rule_resamples": f"{rule.resamples:,}",
@@ -65,19 +64,11 @@ def _of_corpus(evidence: Evidence, corpus: str) -> dict[str, str]:
 
 
 def _beyond(results: Measured | None) -> dict[str, str]:
-    """The best system of each paper, and what goes beyond the papers beside it."""
+    """How far what goes beyond the papers is ahead of the best system of each."""
     best = best_of_papers(results) if results is not None else {}
     texts = {}
     for paper in ("li2017", "parekh2018", "fayek2020"):
-        texts[f"best_{paper}"] = _map(results, best[paper]) if paper in best else NOT_MEASURED
         for name in BEYOND:
             lead = number(results, f"beyond/{name}", "map_lead", best.get(paper, ""))
             texts[f"{name}_less_{paper}"] = NOT_MEASURED if lead is None else f"{points(lead)}, {ahead(lead)}"
-    for name in BEYOND:
-        texts[name] = _map(results, f"beyond/{name}")
     return texts
-
-
-def _map(results: Measured | None, system: str) -> str:
-    one = number(results, system, "map")
-    return NOT_MEASURED if one is None else f"{percent(one)} % mAP by {system_name(system)}"

@@ -110,7 +110,7 @@ def classes_table(evidence: Evidence, *names: str) -> None:
         rows,
         f"Class by class on test clips: differences in percentage points, with intervals at {corrected}, so that all "
         f"classes together err no more often than one interval at {100 * level:g} % (Bonferroni). Better: the whole "
-        f"interval lies above zero; worse: below. {'. '.join(told)}.",
+        f"interval lies above zero; worse: below. Counted: {'; '.join(told)}.",
         evidence.run(corpora[0]),
     )  # fmt: skip
 

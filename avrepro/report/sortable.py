@@ -11,16 +11,18 @@ from uuid import uuid4
 from avrepro.report import show_player
 from avrepro.results import Results
 
-# Row heads stay in sight where the table is scrolled sideways and there is room beside them.
-STYLE = """#{mark} th button {{all:unset;cursor:pointer;font:inherit}}
+# Row heads stay in sight where the table is scrolled sideways and there is room beside them; numbers are not broken.
+STYLE = """#{mark} {{font-size:0.85em}} #{mark} td[data-key] {{white-space:nowrap}} #{mark} td {{min-width:5em}}
+#{mark} td.words {{min-width:14em}} #{mark} tbody th {{min-width:11em}}
+#{mark} small {{font-size:0.9em;font-weight:normal}}
+#{mark} th button {{all:unset;cursor:pointer;font:inherit}}
 #{mark} th button:focus-visible {{outline:2px solid currentColor;outline-offset:2px}}
 #{mark} th button::after {{content:" ↕";content:" ↕" / "";opacity:0.5}}
 #{mark} th[aria-sort] button::after {{opacity:1}}
 #{mark} th[aria-sort=ascending] button::after {{content:" ▲";content:" ▲" / ""}}
 #{mark} th[aria-sort=descending] button::after {{content:" ▼";content:" ▼" / ""}}
-#{mark} tbody th {{min-width:9em}}
 @container (min-width: 600px) {{#{mark} tr > th:first-child {{position:sticky;left:0;z-index:1;
-  background:var(--pst-color-background, Canvas)}}}}"""
+  background:var(--pst-color-background, Canvas)}} #{mark} tbody th {{min-width:18em}}}}"""
 # The buttons are made by the script: without it the heads are plain text.
 SCRIPT = """(() => {
   const table = document.getElementById("%s"), body = table.tBodies[0], given = [...body.rows];
@@ -56,6 +58,9 @@ SCRIPT = """(() => {
 })();"""
 
 
+WORDS = 30  # characters: from here on a text needs a wide column
+
+
 @dataclass(frozen=True)
 class Cell:
     """A cell of a table that can be sorted."""
@@ -70,7 +75,8 @@ class Cell:
         key = self.key
         missing = isinstance(key, float) and math.isnan(key)
         sorted_by = "" if key is None else f' data-key="{"" if missing else html.escape(str(key), quote=True)}"'
-        return f"<{name}{scope}{sorted_by}>{self.markup or html.escape(self.text)}</{name}>"
+        words = ' class="words"' if len(self.text) > WORDS and key is None else ""
+        return f"<{name}{scope}{words}{sorted_by}>{self.markup or html.escape(self.text)}</{name}>"
 
 
 MISSING = Cell("–", math.nan)
