@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from avrepro import digests
 from avrepro.corpora.dcase2017 import CLASSES
 from avrepro.evaluation.intervals import Interval
 from avrepro.manifests import manifest_path
@@ -188,6 +189,12 @@ def load_claims(path: Path | None = None) -> tuple[Rule, dict[str, Claim]]:
     if mistakes or rule is None:
         raise ClaimError(f"{path}:\n" + "\n".join(f"  - {line}" for line in mistakes))
     return rule, claims
+
+
+def quantities(claims: Mapping[str, Claim]) -> str:
+    """Digest of what is measured of all claims: a committed difference is one of the claims that had it."""
+    words = {"paper", "sentence", "where", "published", "vision_helps", "chapter"}
+    return digests.of_values({name: claim.model_dump(mode="json", exclude=words) for name, claim in claims.items()})
 
 
 def verdict(interval: Interval | None, rule: Rule) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from avrepro import digests
-from avrepro.claims import Claim, load_claims
+from avrepro.claims import Claim, load_claims, quantities
 from avrepro.corpora.base import Clip, Corpus, MissingClip
 from avrepro.evaluation import seed_interval, tagging_scores, tune_thresholds
 from avrepro.evaluation.calibration import calibration_resamples, platt
@@ -175,7 +175,10 @@ def _runs(units: Sequence[Unit]) -> Iterator[Run]:
 
 
 def _run(told: Told, measured: str) -> Run:
-    parameters = {"profile": "demo", "seed": 0, "corpus": told.corpus, "seeds": told.seeds, "measured": measured}
+    parameters: dict[str, Any] = {"profile": "demo", "seed": 0, "corpus": told.corpus, "seeds": told.seeds}
+    parameters |= {"measured": measured}
+    if measured == "protocol":
+        parameters |= {"claims": quantities(load_claims()[1])}
     return Run(CHAPTER, parameters, told.together(), device_name(choose_device("auto")), PARTS)
 
 

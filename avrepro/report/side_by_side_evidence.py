@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from avrepro.claims import Claim, Rule, load_claims
+from avrepro.claims import Claim, Rule, load_claims, quantities
 from avrepro.evaluation.intervals import Interval
 from avrepro.parameters import check
 from avrepro.report import origin
@@ -99,6 +99,8 @@ def place(results: Results | None) -> str:
     """Corpus, profile and number of seeds, for heads and captions."""
     if results is None:
         return NOT_MEASURED
-    of_families = json.loads(results.passport()["parameters"])["seeds"].values()
-    fewest, most = min(map(len, of_families)), max(map(len, of_families))
-    return f"{origin(results)}, {fewest if fewest == most else f'{fewest} to {most}'} seeds"
+    told = json.loads(results.passport()["parameters"])
+    fewest, most = (choose(map(len, told["seeds"].values())) for choose in (min, max))
+    stale = told["measured"] == "protocol" and told.get("claims") != quantities(load_claims()[1])
+    older = ", stale: measured for other claims than today's" if stale else ""
+    return f"{origin(results)}, {fewest if fewest == most else f'{fewest} to {most}'} seeds{older}"

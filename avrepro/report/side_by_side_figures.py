@@ -48,8 +48,8 @@ def cost_figure(evidence: Evidence, corpus: str) -> None:
     show_figure(
         figure,
         f"Quality against cost, {DATA[corpus]} ({place(results)}): mAP (above) and micro F1 (below) in percent on test "
-        "clips, over the multiply-accumulates of one clip, features at hand, on a logarithmic scale. Marks and colours "
-        f"tell whose system it is.{unnamed}",
+        "clips, over the multiply-accumulates of one clip, frozen networks included, on a logarithmic scale. Marks and "
+        f"colours tell whose system it is.{unnamed}",
         f"Two scatter plots of {len(macs)} systems. {'. '.join(told)}.",
         results,
     )

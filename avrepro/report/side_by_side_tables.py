@@ -78,8 +78,9 @@ def protocol_table(evidence: Evidence, corpus: str) -> None:
         rows,
         f"All systems on one protocol: {DATA[corpus]} ({place(results)}), test clips; means over seeds with "
         f"{100 * evidence.rule.level:g} % intervals. Thresholds were chosen on validation clips, class by class but "
-        "where the system says otherwise; systems that differ by them alone have no other numbers of their own. Costs "
-        f"are of what is trained, features at hand; –: not measured.{energy}",
+        "where the system says otherwise; systems that differ by them alone have no other numbers of their own. "
+        "Parameters and seconds are of what is trained, features at hand; multiply-accumulates are of a whole clip, "
+        f"with the frozen networks; –: not measured.{energy}",
         results,
     )
 
