@@ -22,6 +22,7 @@ from avrepro.claims import (
     check_null,
     load_claims,
     published_text,
+    quantities,
     verdict,
 )
 from avrepro.evaluation.intervals import Interval
@@ -79,7 +80,7 @@ def test_only_claims_that_add_pictures_are_refuted_by_blind_worlds() -> None:
 
 def test_systems_are_described_in_a_line() -> None:
     described = [text for names in SYSTEMS.values() for text in names.values()]
-    assert len(set(described)) == len(described) == 36
+    assert len(set(described)) == len(described) == 37
     assert all(10 < len(text) <= 90 for text in described)
 
 
@@ -351,3 +352,12 @@ def test_undecided_alone_stops_too() -> None:
     with pytest.raises(NullWorldError, match=f"undecided.*{ENTRY}") as error:
         check_null(differences, CLAIMS, RULE)
     assert "hold where they cannot" not in str(error.value)
+
+
+def test_what_is_measured_has_a_digest_that_words_do_not_change() -> None:
+    claims = load_claims()[1]
+    first = next(iter(claims))
+    before = quantities(claims)
+    assert quantities(claims | {first: claims[first].model_copy(update={"sentence": "Other words."})}) == before
+    for change in ({"metric": "mauc"}, {"against": "li2017/video"}, {"kind": "count", "expected": 0.5}):
+        assert quantities(claims | {first: claims[first].model_copy(update=change)}) != before

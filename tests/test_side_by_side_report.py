@@ -20,7 +20,7 @@ from IPython.utils.capture import capture_output
 from matplotlib import pyplot
 
 from avrepro import results
-from avrepro.claims import SYSTEMS, NullWorldError, load_claims
+from avrepro.claims import SYSTEMS, NullWorldError, load_claims, quantities
 from avrepro.corpora.base import Clip, Corpus
 from avrepro.corpora.dcase2017 import CLASSES
 from avrepro.digests import ROOT
@@ -84,7 +84,15 @@ class Maker:
 
     def run(self, corpus: str, measured: str, chapter: str = evidence_of.CHAPTER, **parameters: Any) -> Run:
         seeds = {"li2017": [0, 1, 2, 3, 4], "fayek2020": list(range(10))}
-        told = {"profile": "demo", "seed": 0, "corpus": corpus, "seeds": seeds, "measured": measured, **parameters}
+        told = {
+            "profile": "demo",
+            "seed": 0,
+            "corpus": corpus,
+            "seeds": seeds,
+            "measured": measured,
+            "claims": quantities(load_claims()[1]),
+            **parameters,
+        }
         clips = tuple(Clip(split, Path(f"{split}.mp4"), split, (LABELS[0],)) for split in ("train", "test"))
         return Run(
             chapter, told, Corpus(corpus, LABELS, clips, (), f"{corpus}{next(self.count)}"), parts=("results.py",)
@@ -319,6 +327,11 @@ def test_runs_are_found_by_corpus_and_what_was_measured(world: World, maker: Mak
     assert all(one.passport()["corpus"] == corpus for (corpus, _), one in evidence.runs.items())
     assert evidence.run("paired", "noise") is None and set(evidence.live) == {"lightweight_fusion"}
     assert evidence_of.place(evidence.run("demo")) == "demo, profile demo, 5 to 10 seeds"
+    other = maker.run("demo", "protocol", claims="of yesterday")
+    other.add("li2017/audio", "test", "map", 0.5)
+    assert evidence_of.place(other.write(maker.folder)).endswith(
+        "5 to 10 seeds, stale: measured for other claims than today's"
+    )  # type: ignore[arg-type]
 
 
 def test_this_build_is_compared_as_its_chapters_note_it(maker: Maker) -> None:
