@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ def book(arguments: argparse.Namespace) -> None:
 def run(arguments: argparse.Namespace) -> None:
     given = _parameters(arguments.chapter, arguments.parameters)
     check(arguments.chapter, given)
+    if os.getpgrp() == os.getpid():  # whoever runs chapters side by side stops them so; a script's `&` would ignore it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     from avrepro.home import home
     from avrepro.runs import run_chapter, run_key
 

@@ -280,20 +280,28 @@ def is_alive(stat: Path) -> bool:
         return False
 
 
+IN_THE_BACKGROUND = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"  # as `make book &` in a script does
+
+
 @pytest.mark.parametrize(
-    ("ends", "reason"),
+    ("first", "ends", "reason"),
     [
-        ("raise ValueError('no such thing')", "ValueError: no such thing"),
-        ("import os; os.kill(os.getpid(), 9)", "its kernel was killed"),
+        ("", "raise ValueError('no such thing')", "ValueError: no such thing"),
+        (IN_THE_BACKGROUND, "import os; os.kill(os.getpid(), 9)", "its kernel was killed"),
     ],
 )
 def test_a_failed_chapter_is_named_and_stops_the_others(
-    checkout: Path, python: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path, ends: str, reason: str
+    checkout: Path,
+    python: Callable[..., subprocess.CompletedProcess[str]],
+    tmp_path: Path,
+    first: str,
+    ends: str,
+    reason: str,
 ) -> None:
     busy = "import os; pathlib.Path('new').write_text(str(os.getpid())); pathlib.Path('new').rename('busy')\n"
     chapter_of(checkout, CHAPTER, busy + "time.sleep(600)")
     chapter_of(checkout, "data", f"wait_for('busy')\n{ends}")
-    done = python("-c", SIDE_BY_SIDE, "2", "data", CHAPTER)
+    done = python("-c", first + SIDE_BY_SIDE, "2", "data", CHAPTER)
     kept = "data.out.failed.ipynb"
     assert done.stdout.startswith(f"data: {reason}") and done.stdout.endswith(f"The notebook is kept: {kept}\n")
     assert "wait_for" in (tmp_path / kept).read_text()
