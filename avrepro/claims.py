@@ -59,7 +59,7 @@ SYSTEMS: dict[str, dict[str, str]] = {
         "attention_cross": "attention of each modality from the other",
         "attention_without_na_nv": "attention without the networks n_a and n_v",
         "attention_without_nav": "attention without the network n_av",
-        "attention_class_weights": "attention whose weights were replaced, after training, by their means of each class",
+        "attention_class_weights": "attention whose weights were replaced after training by their means of each class",
         "resnet_audio": "residual network on sound (Ford et al. 2019)",
         "r2plus1d_visual": "R(2+1)D network on moving pictures (Wang et al. 2019)",
         "gblend": "one network of sound and pictures, trained by gradient blending (Wang et al. 2019)",
