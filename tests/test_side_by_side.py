@@ -101,9 +101,9 @@ def test_the_best_single_threshold_is_no_worse_than_any_of_a_grid() -> None:
 
 @pytest.fixture
 def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
-    """Made-up scores of two systems by three seeds, in the files of a sweep."""
+    """Made-up scores of two systems by five seeds, in the files of a sweep."""
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    units = [Unit("fayek2020", Condition("demo", seed)) for seed in range(3)]
+    units = [Unit("fayek2020", Condition("demo", seed)) for seed in range(5)]
     for unit in units:
         draw = np.random.default_rng(unit.condition.seed)
         said = Said(corpus())
@@ -118,8 +118,8 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
 
 def test_a_file_keeps_what_was_said(kept: list[Unit]) -> None:
     told = Told("demo", kept)
-    assert told.classes == CLASSES and told.seeds == {"fayek2020": [0, 1, 2]}
-    costs = side_by_side_measured.costs_of(kept[2:])
+    assert told.classes == CLASSES and told.seeds == {"fayek2020": [0, 1, 2, 3, 4]}
+    costs = side_by_side_measured.costs_of(kept[2:3])
     assert costs["fayek2020/audio"] == {"parameters": 7, "training_seconds": 2}
     assert len(told.together().split("test").clips) == 100, "the test clips are the same for all seeds"
     with np.load(kept[1].path) as file:
@@ -137,7 +137,7 @@ def test_numbers_of_a_sweep(kept: list[Unit], tmp_path: Path) -> None:
     run = side_by_side_measured._protocol(told, side_by_side_measured.costs_of(kept[1:2]))
     found = run.write(tmp_path / "results")
     for system in ("fayek2020/audio", "fayek2020/attention"):
-        by_seed = [told.scored[system][seed].metric("map")[0] for seed in range(3)]
+        by_seed = [told.scored[system][seed].metric("map")[0] for seed in range(5)]
         number = found.number(system, "map", "test")
         assert number.value == pytest.approx(np.mean(by_seed)) and number.low < number.value < number.high
         assert found.number(system, "training_seconds").value == 1
@@ -150,6 +150,8 @@ def test_numbers_of_a_sweep(kept: list[Unit], tmp_path: Path) -> None:
     assert set(by_class["label"]) == set(CLASSES)
     assert by_class["value"].mean() == pytest.approx(lead.value)
     assert f"{100 * (1 - 0.05 / 6):g} %" in by_class["interval"].iloc[0], "corrected for six classes"
+    fewer = side_by_side_measured._protocol(Told("demo", kept[:4]), {}).write(tmp_path / "fewer")
+    assert fewer.select(metric="difference").empty, "four seeds are too few for a verdict"
     robust = side_by_side_measured._robustness(told).write(tmp_path / "results")
     loss = robust.number("fayek2020/attention", "map_loss", "test", "silent")
     assert loss.low > 0

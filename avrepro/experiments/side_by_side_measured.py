@@ -203,8 +203,10 @@ def _protocol(told: Told, costs: Mapping[str, Mapping[str, float]]) -> Run:
         for cost, value in costs.get(system, {}).items():
             run.add(system, "", cost, value)
     _add_leads(run, told)
-    for claim in load_claims()[1].values():
-        if claim.system in told.scored and claim.against in told.scored:
+    rule, claims = load_claims()
+    for claim in claims.values():
+        ours, theirs = (told.scored.get(name, {}) for name in (claim.system, claim.against))
+        if len(ours.keys() & theirs.keys()) >= rule.seeds:  # of fewer there is no verdict
             _add_claim(run, told, claim)
     return run
 
