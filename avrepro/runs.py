@@ -203,12 +203,12 @@ def _start(
 
 
 def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
-    """As by Ctrl-C, upon which papermill ends its kernel; what has not ended in a minute is killed."""
+    """As by Ctrl-C, upon which papermill ends its kernel; what has not ended then is killed."""
     for process in processes:
         process.send_signal(signal.SIGINT)
     for process in processes:
         try:
-            process.wait(timeout=60)
+            process.wait(timeout=20)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

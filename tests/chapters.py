@@ -8,10 +8,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import av
 import numpy as np
+import pandas as pd
 
-from avrepro import digests
+from avrepro import digests, results
 from avrepro.encode import write_clip
 
 
@@ -57,3 +60,49 @@ def own(clips: Path, labels: Path, rows: list[list[str]]) -> list[str]:
     with labels.open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return ["-p", "corpus=folder", "-p", f"clips={clips}", "-p", f"labels={labels}", "-p", "profile=ci"]
+
+
+def table_of(output: Any) -> tuple[str, list[str], dict[str, list[str]]]:
+    """Caption, head, and the cells of each row by its first."""
+    caption, head, *rows = output.data["text/plain"].split("\n")
+    cells = [row.split("\t") for row in rows]
+    return caption, head.split("\t"), {first: rest for first, *rest in cells}
+
+
+def one_track(source: Path, kind: str, path: Path) -> None:
+    """Write a clip's sound or its pictures alone, as they are encoded."""
+    with av.open(str(source)) as read, av.open(str(path), "w") as written:
+        stream = getattr(read.streams, kind)[0]
+        target = written.add_stream_from_template(stream)
+        for packet in read.demux(stream):
+            if packet.dts is not None:
+                packet.stream = target
+                written.mux(packet)
+
+
+def clips_that_lack_a_modality(folder: Path, mirror: Path) -> tuple[list[str], str, str]:
+    """Real clips, one's sound and another's pictures alone, and an empty file.
+
+    :returns: the words that give them to a chapter, and the names of the clips heard and seen alone.
+    """
+    clips = folder / "my clips"
+    clips.mkdir()
+    for path in (mirror / "real_clips").glob("*.mp4"):
+        (clips / path.name).symlink_to(path)
+    rows = list(csv.reader((mirror / "real_clips" / "labels.csv").open()))
+    (heard, _), (seen, _) = rows[1:3]
+    one_track(clips / heard, "audio", clips / "sound.m4a")
+    one_track(clips / seen, "video", clips / "silent.mp4")
+    (clips / "empty.mp4").touch()
+    more = [["sound.m4a", "Doorbell"], ["silent.mp4", "Rattle"], ["empty.mp4", "Dog"]]
+    return own(clips, folder / "labels.csv", [*rows, *more]), heard, seen
+
+
+def of_today(chapter: str, **wanted: str) -> pd.DataFrame:
+    """A chapter's numbers by today's code, but of dry runs; ``chosen`` is the system that was asked for."""
+    table = results.read(folders=(results.store(),)).select(chapter=chapter, **wanted)
+    first = table.drop_duplicates("run")
+    today = first[[not results.is_stale(row) for _, row in first.iterrows()]]["run"]
+    table = table[table["run"].isin(today)]
+    given = table["parameters"].map(json.loads)
+    return table.assign(chosen=given.str["system"])[~given.str["dry"].astype(bool)]

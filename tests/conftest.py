@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,3 +50,20 @@ def browser() -> Iterator[Any]:
         chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
         yield chromium
         chromium.close()
+
+
+@pytest.fixture
+def shown() -> Iterator[Callable[..., list[Any]]]:
+    """Call a function and get what it displays."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from IPython.utils.capture import capture_output
+
+    InteractiveShell.instance()
+
+    def call(function: Callable, *arguments: Any) -> list[Any]:
+        with capture_output() as captured:
+            function(*arguments)
+        return captured.outputs
+
+    yield call
+    InteractiveShell.clear_instance()

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from chapters import avrepro, own, papermill, text_of, tones_and_colours
-from test_unsynchronized_chapter import one_track
+from chapters import avrepro, clips_that_lack_a_modality, of_today, papermill, text_of, tones_and_colours
 
-from avrepro import results
 from avrepro.experiments import fayek2020
 from avrepro.experiments.fayek2020_checkpoint import CheckpointError, load_models
 from avrepro.parameters import AttentionFusion
@@ -29,7 +24,7 @@ def test_plain_papermill_with_another_seed_and_a_row_of_a_table_adds_its_numbers
         done = papermill(CHAPTER, output, seed=seed, system=system, profile="ci")
         assert done.returncode == 0, done.stderr[-3000:]
         assert "demo, profile ci" in text_of(output)
-    numbers = of_today(corpus="demo").query("split == 'test' and metric == 'map'")
+    numbers = of_today(CHAPTER, corpus="demo").query("split == 'test' and metric == 'map'")
     by_seed = {
         seed: numbers.query("seed == @seed and chosen == @system").set_index("system")["value"].to_dict()
         for seed, system in chosen.items()
@@ -52,17 +47,7 @@ def test_a_wrong_system_is_refused_before_anything_runs(tmp_path: Path) -> None:
 
 def test_few_own_clips_are_scored_by_what_they_have(tmp_path: Path, mirror: Path) -> None:
     """A clip without pictures is heard as the one that its sound is of, one without sound is seen likewise."""
-    clips = tmp_path / "my clips"
-    clips.mkdir()
-    for path in (mirror / "real_clips").glob("*.mp4"):
-        (clips / path.name).symlink_to(path)
-    rows = list(csv.reader((mirror / "real_clips" / "labels.csv").open()))
-    (heard, _), (seen, _) = rows[1:3]
-    one_track(clips / heard, "audio", clips / "sound.m4a")
-    one_track(clips / seen, "video", clips / "silent.mp4")
-    (clips / "empty.mp4").touch()
-    more = [["sound.m4a", "Doorbell"], ["silent.mp4", "Rattle"], ["empty.mp4", "Dog"]]
-    words = own(clips, tmp_path / "labels.csv", [*rows, *more])
+    words, heard, seen = clips_that_lack_a_modality(tmp_path, mirror)
     output = tmp_path / "own.ipynb"
     done = avrepro("run", CHAPTER, *words, "--output", str(output))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -78,11 +63,16 @@ def test_few_own_clips_are_scored_by_what_they_have(tmp_path: Path, mirror: Path
     assert "0 bytes" in table["empty.mp4"]
     assert told.count("the clips are too few to train on, they were scored by a checkpoint") > 5
     assert "folder, profile ci" not in told.split("Passport of run")[0]
-    counted = of_today(corpus="folder").query("metric == 'clips'")
+    counted = of_today(CHAPTER, corpus="folder").query("metric == 'clips'")
     assert (8.0, 1) in {(row.value, row.missing) for row in counted.itertuples()}
 
-    given = {"clips": str(clips), "labels": str(tmp_path / "labels.csv"), "corpus": "folder", "profile": "ci"}
-    inputs = fayek2020.load_inputs(AttentionFusion.model_validate(given))
+    given = {
+        "clips": str(tmp_path / "my clips"),
+        "labels": str(tmp_path / "labels.csv"),
+        "corpus": "folder",
+        "profile": "ci",
+    }
+    inputs = fayek2020.load_inputs(AttentionFusion(corpus="folder", profile="ci", **given))
     systems = fayek2020.run_systems(inputs)
     row = {clip.id: number for number, clip in enumerate(inputs.corpus.clips)}
     assert np.array_equal(inputs.log_mel[row["silent.mp4"]], inputs.silence)
@@ -131,13 +121,3 @@ def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path) -> None:
     assert f"{other}: it was trained on features" in done.stderr and "resnet152" in done.stderr
     assert "this run's are" in done.stderr and "efficientnet-lite0" in done.stderr
     assert "Use its profile" in done.stderr
-
-
-def of_today(**wanted: str) -> pd.DataFrame:
-    """This chapter's numbers by today's code; ``chosen`` is the row of Tables 2 to 4 that was asked for."""
-    table = results.read(folders=(results.store(),)).select(chapter=CHAPTER, **wanted)
-    first = table.drop_duplicates("run")
-    today = first[[not results.is_stale(row) for _, row in first.iterrows()]]["run"]
-    table = table[table["run"].isin(today)]
-    given = table["parameters"].map(json.loads)
-    return table.assign(chosen=given.str["system"])[~given.str["dry"].astype(bool)]

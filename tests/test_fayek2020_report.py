@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bs4 import BeautifulSoup
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
+from chapters import table_of
 from matplotlib import pyplot
 from matplotlib.colors import to_hex
 
@@ -42,27 +41,6 @@ OF_CLASSES = {
     "Cat": (0.10, 0.10, Interval(0.0, -0.10, 0.10, "made up"), 0.50),
     "Tick & <b>tock</b>": (0.30, 0.70, Interval(-0.15, -0.30, 0.05, "made up"), 0.005),
 }
-
-
-@pytest.fixture
-def shown() -> Iterator[Callable[..., list[Any]]]:
-    """Call a function and get what it displays."""
-    InteractiveShell.instance()
-
-    def call(function: Callable, *arguments: Any) -> list[Any]:
-        with capture_output() as captured:
-            function(*arguments)
-        return captured.outputs
-
-    yield call
-    InteractiveShell.clear_instance()
-
-
-def table_of(output: Any) -> tuple[str, list[str], dict[str, list[str]]]:
-    """Caption, head, and the cells of each row by its first."""
-    caption, head, *rows = output.data["text/plain"].split("\n")
-    cells = [row.split("\t") for row in rows]
-    return caption, head.split("\t"), {first: rest for first, *rest in cells}
 
 
 def alt_and_caption(output: Any) -> tuple[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
 from matplotlib import colormaps, pyplot
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
@@ -132,20 +130,6 @@ def results(world: World, tmp_path_factory: pytest.TempPathFactory) -> Results:
     run = Run("unsynchronized_mil", world.inputs.parameters.model_dump(), world.inputs.corpus)
     run.add("corpus", "", "clips", len(world.inputs.corpus.clips))
     return run.write(tmp_path_factory.mktemp("results"))
-
-
-@pytest.fixture
-def shown() -> Iterator[Callable[..., list[Any]]]:
-    """Call a function and get what it displays."""
-    InteractiveShell.instance()
-
-    def call(function: Callable, *arguments: Any) -> list[Any]:
-        with capture_output() as captured:
-            function(*arguments)
-        return captured.outputs
-
-    yield call
-    InteractiveShell.clear_instance()
 
 
 def right_decisions(world: World) -> list[tuple[float, int, str]]:

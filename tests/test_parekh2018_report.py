@@ -5,15 +5,14 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
+from chapters import table_of
 
 from avrepro import digests
 from avrepro.corpora.base import Clip, Corpus
@@ -32,27 +31,6 @@ LEARNT = ("two_stream", "audio_only", "video_only", "wsddn", "one_stream", "sync
 CVSSP = ("cvssp_fusion", "cvssp_gated_crnn")
 HEARS = ("two_stream", "one_stream", "audio_only")
 SEES = ("two_stream", "one_stream", "video_only", "wsddn")
-
-
-@pytest.fixture
-def shown() -> Iterator[Callable[..., list[Any]]]:
-    """Call a function and get what it displays."""
-    InteractiveShell.instance()
-
-    def call(function: Callable, *arguments: Any) -> list[Any]:
-        with capture_output() as captured:
-            function(*arguments)
-        return captured.outputs
-
-    yield call
-    InteractiveShell.clear_instance()
-
-
-def table_of(output: Any) -> tuple[str, list[str], dict[str, list[str]]]:
-    """Caption, head, and the cells of each row by its first."""
-    caption, head, *rows = output.data["text/plain"].split("\n")
-    cells = [row.split("\t") for row in rows]
-    return caption, head.split("\t"), {first: rest for first, *rest in cells}
 
 
 class Maker:

@@ -150,12 +150,23 @@ def test_numbers_of_a_sweep(kept: list[Unit], tmp_path: Path) -> None:
     assert set(by_class["label"]) == set(CLASSES)
     assert by_class["value"].mean() == pytest.approx(lead.value)
     assert f"{100 * (1 - 0.05 / 6):g} %" in by_class["interval"].iloc[0], "corrected for six classes"
-    fewer = side_by_side_measured._protocol(Told("demo", kept[:4]), {}).write(tmp_path / "fewer")
-    assert fewer.select(metric="difference").empty, "four seeds are too few for a verdict"
     robust = side_by_side_measured._robustness(told).write(tmp_path / "results")
     loss = robust.number("fayek2020/attention", "map_loss", "test", "silent")
     assert loss.low > 0
     assert results.is_stale(found.table.iloc[0]) is False
+
+
+def test_of_fewer_seeds_than_the_rule_asks_for_nothing_is_said(kept: list[Unit]) -> None:
+    """Five of all systems, ten of the fusions; those that were only timed do not count."""
+    rule = load_claims()[0]
+    assert (rule.seeds, rule.fusion_seeds) == (5, 10) and side_by_side_measured.with_enough_seeds(kept) == []
+    for family, seeds, enough in (("li2017", 4, False), ("li2017", 5, True), ("fayek2020", 10, True)):
+        units = [Unit(family, Condition(seed=seed)) for seed in (*range(seeds), side_by_side.COST_SEED)]
+        for unit in units:
+            unit.path.parent.mkdir(exist_ok=True)
+            unit.path.touch()
+        found = side_by_side_measured.with_enough_seeds([*units, Unit(family, Condition(seed=77))])
+        assert found == (units[:-1] if enough else [])
 
 
 def test_missing_trainings_give_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

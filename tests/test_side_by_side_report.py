@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
-from IPython.core.interactiveshell import InteractiveShell
-from IPython.utils.capture import capture_output
+from chapters import table_of
 from matplotlib import pyplot
 
 from avrepro import results
@@ -41,27 +40,6 @@ LABELS = CLASSES[:5]
 MAIN = said.MAIN
 LATE = ("silent", "black", "delay 1 s", "delay 3 s", "delay 5 s")
 LEAD = Interval(0.04, 0.01, 0.06, "made up")
-
-
-@pytest.fixture
-def shown() -> Iterator[Callable[..., list[Any]]]:
-    """Call a function and get what it displays."""
-    InteractiveShell.instance()
-
-    def call(function: Callable, *arguments: Any) -> list[Any]:
-        with capture_output() as captured:
-            function(*arguments)
-        return captured.outputs
-
-    yield call
-    InteractiveShell.clear_instance()
-
-
-def table_of(output: Any) -> tuple[str, list[str], dict[str, list[str]]]:
-    """Caption, head, and the cells of each row by its first."""
-    caption, head, *rows = output.data["text/plain"].split("\n")
-    cells = [row.split("\t") for row in rows]
-    return caption, head.split("\t"), {first: rest for first, *rest in cells}
 
 
 def text_of(one: Interval, sign: str = "+") -> str:

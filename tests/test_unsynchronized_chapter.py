@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import json
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from chapters import avrepro, own, papermill, text_of, tones_and_colours
+from chapters import avrepro, clips_that_lack_a_modality, of_today, papermill, text_of, tones_and_colours
 
-from avrepro import results
 from avrepro.corpora.base import Clip, Corpus
 from avrepro.experiments import parekh2018
 from avrepro.experiments.parekh2018_profiles import PROFILES
@@ -33,7 +29,7 @@ def test_plain_papermill_with_another_seed_adds_its_numbers(tmp_path: Path) -> N
         done = papermill(CHAPTER, output, seed=seed, system=system, profile="ci")
         assert done.returncode == 0, done.stderr[-3000:]
         assert systems_of_figures(output) <= {system.replace("_", " ")}  # a seed may decide no clip rightly
-    numbers = of_today(corpus="demo").query("split == 'test' and metric == 'micro_f1'")
+    numbers = of_today(CHAPTER, corpus="demo").query("split == 'test' and metric == 'micro_f1'")
     by_seed = {
         seed: numbers.query("seed == @seed and chosen == @system").set_index("system")["value"].to_dict()
         for seed, system in chosen.items()
@@ -56,17 +52,7 @@ def test_a_wrong_system_is_refused_before_anything_runs(tmp_path: Path) -> None:
 
 def test_few_own_clips_are_scored_by_what_they_have(tmp_path: Path, mirror: Path) -> None:
     """A clip without pictures is heard as the one that its sound is of, one without sound is seen likewise."""
-    clips = tmp_path / "my clips"
-    clips.mkdir()
-    for path in (mirror / "real_clips").glob("*.mp4"):
-        (clips / path.name).symlink_to(path)
-    rows = list(csv.reader((mirror / "real_clips" / "labels.csv").open()))
-    (heard, _), (seen, _) = rows[1:3]
-    one_track(clips / heard, "audio", clips / "sound.m4a")
-    one_track(clips / seen, "video", clips / "silent.mp4")
-    (clips / "empty.mp4").touch()
-    more = [["sound.m4a", "Doorbell"], ["silent.mp4", "Rattle"], ["empty.mp4", "Dog"]]
-    words = own(clips, tmp_path / "labels.csv", [*rows, *more])
+    words, heard, seen = clips_that_lack_a_modality(tmp_path, mirror)
     output = tmp_path / "own.ipynb"
     done = avrepro("run", CHAPTER, *words, "--output", str(output))
     assert done.returncode == 0, done.stderr[-3000:]
@@ -82,7 +68,7 @@ def test_few_own_clips_are_scored_by_what_they_have(tmp_path: Path, mirror: Path
     assert cells["sound.m4a"][1] != cells[seen][1]
     assert "0 bytes" in table["empty.mp4"]
     assert told.count("Figure 3 (") == 8 and systems_of_figures(output) == {"two stream"}
-    counted = of_today(corpus="folder").query("metric == 'clips'")
+    counted = of_today(CHAPTER, corpus="folder").query("metric == 'clips'")
     assert (8.0, 1) in {(row.value, row.missing) for row in counted.itertuples()}
 
 
@@ -140,24 +126,3 @@ def test_a_checkpoint_of_other_features_is_refused(tmp_path: Path) -> None:
 def systems_of_figures(notebook: Path) -> set[str]:
     """The systems that the captions of figures 3 and 4 and of the players name."""
     return set(pd.Series([text_of(notebook)]).str.extractall(SYSTEM_OF_FIGURES)[0])
-
-
-def of_today(**wanted: str) -> pd.DataFrame:
-    """This chapter's numbers by today's code; ``chosen`` is the system of the figures."""
-    table = results.read(folders=(results.store(),)).select(chapter=CHAPTER, **wanted)
-    first = table.drop_duplicates("run")
-    today = first[[not results.is_stale(row) for _, row in first.iterrows()]]["run"]
-    table = table[table["run"].isin(today)]
-    given = table["parameters"].map(json.loads)
-    return table.assign(chosen=given.str["system"])[~given.str["dry"].astype(bool)]
-
-
-def one_track(source: Path, kind: str, path: Path) -> None:
-    """Write a clip's sound or its pictures alone, as they are encoded."""
-    with av.open(str(source)) as read, av.open(str(path), "w") as written:
-        stream = getattr(read.streams, kind)[0]
-        target = written.add_stream_from_template(stream)
-        for packet in read.demux(stream):
-            if packet.dts is not None:
-                packet.stream = target
-                written.mux(packet)

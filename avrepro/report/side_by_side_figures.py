@@ -29,6 +29,9 @@ def cost_figure(evidence: Evidence, corpus: str) -> None:
     macs = {
         one: found.value for one in systems_of(results, "macs") if (found := number(results, one, "macs", split=""))
     }
+    if not macs:
+        there(None, f"multiply-accumulates on {DATA[corpus]} ({corpus})")
+        return
     figure, panels = pyplot.subplots(2, 1, figsize=(9, 12), sharex=True, layout="constrained")
     left_out = 0
     told = []

@@ -65,7 +65,15 @@ def protocol_table(evidence: Evidence, corpus: str) -> None:
     if not there(results, f"all systems on {DATA[corpus]} ({corpus})"):
         return
     columns = [one for one in (*SCORES, *COSTS) if len(results.select(metric=one.metric))]
-    energy = "" if "energy_joules" in {one.metric for one in columns} else " Energy: not readable on this machine."
+    metrics = {one.metric for one in columns}
+    costs = (
+        " Parameters and seconds are of what is trained, features at hand; multiply-accumulates are of a whole clip, "
+        "with the frozen networks; –: not measured."
+    )
+    if not metrics & {one.metric for one in COSTS}:
+        costs = " Costs: not measured."
+    elif "training_seconds" in metrics and "energy_joules" not in metrics:
+        costs += " Energy: not readable on this machine."
     rows = []
     for system in systems_of(results, "micro_f1"):
         row: list[Cell | str] = [described(system), PAPERS[system.partition("/")[0]]]
@@ -78,9 +86,8 @@ def protocol_table(evidence: Evidence, corpus: str) -> None:
         rows,
         f"All systems on one protocol: {DATA[corpus]} ({place(results)}), test clips; means over seeds with "
         f"{100 * evidence.rule.level:g} % intervals. Thresholds were chosen on validation clips, class by class but "
-        "where the system says otherwise; systems that differ by them alone have no other numbers of their own. "
-        "Parameters and seconds are of what is trained, features at hand; multiply-accumulates are of a whole clip, "
-        f"with the frozen networks; –: not measured.{energy}",
+        "where the system says otherwise; systems that differ by them alone have no other numbers of their own."
+        f"{costs}",
         results,
     )
 
