@@ -66,13 +66,8 @@ def test_few_own_clips_are_scored_by_what_they_have(tmp_path: Path, mirror: Path
     counted = of_today(CHAPTER, corpus="folder").query("metric == 'clips'")
     assert (8.0, 1) in {(row.value, row.missing) for row in counted.itertuples()}
 
-    given = {
-        "clips": str(tmp_path / "my clips"),
-        "labels": str(tmp_path / "labels.csv"),
-        "corpus": "folder",
-        "profile": "ci",
-    }
-    inputs = fayek2020.load_inputs(AttentionFusion(corpus="folder", profile="ci", **given))
+    own = {"clips": str(tmp_path / "my clips"), "labels": str(tmp_path / "labels.csv")}
+    inputs = fayek2020.load_inputs(AttentionFusion(corpus="folder", profile="ci", **own))
     systems = fayek2020.run_systems(inputs)
     row = {clip.id: number for number, clip in enumerate(inputs.corpus.clips)}
     assert np.array_equal(inputs.log_mel[row["silent.mp4"]], inputs.silence)
