@@ -1,4 +1,4 @@
-"""The command line: ``avrepro book | run | sweep | data | features | results``."""
+"""The command line: ``avrepro book | run | sweep | data | features | results | bench``."""
 
 from __future__ import annotations
 
@@ -133,6 +133,18 @@ def results(arguments: argparse.Namespace) -> None:
         print(shown.to_string(index=False, float_format=lambda value: f"{value:.4f}", na_rep="-"))
 
 
+def bench(arguments: argparse.Namespace) -> None:
+    from avrepro import bench as timed
+
+    print(f"{os.cpu_count()} processor cores, no GPU used; the best of {arguments.repeat}", flush=True)
+    for one in timed.bench(arguments.repeat):
+        print(
+            f"{one.task.name}: {one.ours:.3g} s; {one.task.instead}: {one.usual:.3g} s"
+            f"{' (scaled up)' if one.task.share < 1 else ''}; {one.ratio:.1f} times quicker",
+            flush=True,
+        )
+
+
 SHOWN = ("run", "chapter", "system", "corpus", "profile", "seed", "split", "clips", "missing", "metric",
          "value", "low", "high", "device", "commit", "time")  # fmt: skip
 
@@ -201,4 +213,7 @@ def _parser() -> argparse.ArgumentParser:
     text = "measure the committed results anew (hours; of one chapter: --chapter); needs esc10, paired and yamnet"
     added.add_argument("--claims", action="store_true", help="what the papers claim, and what holds on which data")
     added.add_argument("--measure", action="store_true", help=text)
+    text = "Time the parts that take the time against what one would use instead, on this machine."
+    added = add_command(commands, "bench", text, "avrepro bench --repeat 3", bench)
+    added.add_argument("--repeat", type=int, default=3, metavar="N", help="the best of N (default: 3)")
     return parser

@@ -18,7 +18,7 @@ from avrepro.digests import PACKAGE, ROOT
 from avrepro.parameters import ParameterError
 
 CHAPTER = "lightweight_fusion"
-COMMANDS = ("book", "run", "sweep", "data", "features", "results")
+COMMANDS = ("book", "run", "sweep", "data", "features", "results", "bench")
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def plan() -> list[Unit]:
 def sweep(units: Sequence[Unit] | None = None, jobs: int = 1) -> list[str]:
     """Train what is not there yet, each unit in a process of its own; goes on where it was stopped.
 
-    :param jobs: processes at a time; they share the processors evenly.
+    :param jobs: processes at a time; they share the processors evenly. Trainings to be timed run one at a time.
     :returns: what failed and why, a line a unit; the others are done.
     """
     units = plan() if units is None else list(units)
@@ -90,17 +90,23 @@ def sweep(units: Sequence[Unit] | None = None, jobs: int = 1) -> list[str]:
     say(f"{len(units) - len(todo)} of {len(units)} trainings are there")
     threads = str(max(1, (os.cpu_count() or 1) // jobs))
     os.environ.setdefault("OMP_NUM_THREADS", threads)  # before the processes start
+    # A neighbour would slow a timed one, and what it drew would count as this one's: energy is the whole machine's.
+    timed = [unit for unit in todo if unit.condition.seed == COST_SEED]
+    return _train_all(timed, 1) + _train_all([unit for unit in todo if unit not in timed], jobs)
+
+
+def _train_all(units: Sequence[Unit], jobs: int) -> list[str]:
     failed = []
     # A process a unit: what it holds of memory is its own, and is given back.
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        running = {pool.submit(train, unit): unit for unit in todo}
+        running = {pool.submit(train, unit): unit for unit in units}
         for number, one in enumerate(as_completed(running), start=1):
             unit = running[one]
             error = one.exception()
             if error is not None:
                 failed.append(f"{unit.family}, {unit.condition}: {type(error).__name__}: {error}")
-            say(f"{number} / {len(todo)} trainings: {unit.path.stem}{f' failed: {error}' if error else ''}")
+            say(f"{number} / {len(units)} trainings: {unit.path.stem}{f' failed: {error}' if error else ''}")
     return failed
 
 
