@@ -168,6 +168,8 @@ def test_pictures_and_tables_say_what_they_are(html: Path, name: str) -> None:
         title = table.find("caption") if folded is None else folded.find("summary")
         assert title is not None and title.get_text(strip=True), f"no caption: {str(table)[:200]}"
     assert bool(measured) == (Path(name).stem in CHAPTERS)
+    bare = [output.get_text(strip=True) for output in article.select(".cell_output .text_plain")]
+    assert bare == [], "values that a cell left on the page, as numbers for sentences do unless its output is removed"
 
 
 def text_of(html: Path, chapter: str) -> str:
