@@ -20,6 +20,7 @@ import yaml
 from bs4 import BeautifulSoup
 
 from avrepro import digests, results, runs
+from avrepro.claims import load_claims
 from avrepro.parameters import CHAPTERS, check
 from avrepro.report import check_executed
 from avrepro.results import ResultsError
@@ -239,6 +240,15 @@ def test_the_front_page_leads_to_the_book(browser: Any, address: str) -> None:
     page.wait_for_url(f"{address}/{PAGES[0]}")
     page.get_by_role("link", name="Fusing sound and pictures by class").first.click()
     page.wait_for_url(f"**/{CHAPTER}.html")
+
+
+def test_the_front_page_says_what_became_of_every_claim(html: Path) -> None:
+    rows = soup_of(html / "book/index.html").select('article table[id^="sortable"] tbody tr')
+    claims = load_claims()[1].values()
+    assert [row.a.get_text() for row in rows if row.a] == [claim.sentence for claim in claims]
+    words = [[cell.get_text().partition(":")[0] for cell in row.find_all("td")[1:]] for row in rows]
+    assert {len(verdicts) for verdicts in words} == {3}
+    assert {word for verdicts in words for word in verdicts} <= {"holds", "does not hold", "undecided", "not measured"}
 
 
 def test_a_passport_opens(visits: dict[str, Visit], executed: Path) -> None:

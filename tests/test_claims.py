@@ -25,7 +25,6 @@ from avrepro.claims import (
     quantities,
     verdict,
 )
-from avrepro.digests import ROOT
 from avrepro.evaluation.intervals import Interval
 from avrepro.manifests import manifest_path
 
@@ -34,7 +33,6 @@ RULE, CLAIMS = load_claims()
 PUBLISHED = {paper: yaml.safe_load(manifest_path(f"published/{paper}.yaml").read_text()) for paper in CHAPTER_OF}
 CLASSES: dict[str, dict[str, Any]] = PUBLISHED["parekh2018"]["table2"]["classes"]
 KINDS = {kind: {name for name, row in CLASSES.items() if row["kind"] == kind} for kind in ("vehicle", "warning")}
-COLUMNS = ("paired", "demo", "null")  # of the front page
 
 
 def interval(low: float, high: float) -> Interval:
@@ -363,12 +361,3 @@ def test_what_is_measured_has_a_digest_that_words_do_not_change() -> None:
     assert quantities(claims | {first: claims[first].model_copy(update={"sentence": "Other words."})}) == before
     for change in ({"metric": "mauc"}, {"against": "li2017/video"}, {"kind": "count", "expected": 0.5}):
         assert quantities(claims | {first: claims[first].model_copy(update=change)}) != before
-
-
-def test_the_front_page_has_every_claim_in_the_words_of_the_registry() -> None:
-    rows = [line.strip("| ").split(" | ") for line in (ROOT / "book" / "index.md").read_text().splitlines()]
-    shown = {cells[0]: cells[1:] for cells in rows if len(cells) == 5}
-    for name, claim in load_claims()[1].items():
-        expected = [f"{{glue:text}}`side_by_side.ipynb::claim_{name}_{of}:s`" for of in ("published", *COLUMNS)]
-        assert shown.pop(claim.sentence) == expected
-    assert set(shown) == {"claim", "---"}

@@ -71,9 +71,9 @@ def show_figure(figure: Any, caption: str, alt: str, results: Results | None = N
     _display(f"<figure>{image}<figcaption>{html.escape(caption)}</figcaption></figure>", caption, results)
 
 
-def show_player(markup: str, text: str, results: Results | None = None) -> None:
-    """A player, with what it shows in words for where no HTML is."""
-    _display(markup, text, results)
+def show_player(markup: str, text: str, results: Results | None = None, name: str = "") -> None:
+    """HTML, with what it shows in words for where no HTML is; named for ``{glue:any}`` on another page."""
+    _display(markup, text, results, name)
 
 
 def show_note(text: str) -> None:
@@ -106,13 +106,7 @@ def say(name: str, text: str, results: Results) -> None:
     """
     if "nan" in text or "–" in text:
         raise ResultsError(f"{name}: a number is missing in {text!r}")
-    from IPython.display import display
-
-    display(
-        {"text/plain": repr(text)},
-        raw=True,
-        metadata={"scrapbook": {"name": name, "mime_prefix": ""}, **_mark(results)},
-    )
+    _send({"text/plain": repr(text)}, results, name)
 
 
 def runs_shown(notebook: dict[str, Any]) -> set[str]:
@@ -140,11 +134,13 @@ def check_executed(chapter: str, path: Path, allow_ci: bool = False) -> None:
 
 
 def check_page(page: Path, executed: dict[str, Path]) -> None:
-    """Stop a page of prose that names a number which no executed chapter (name -> notebook) says.
+    """Stop a page of prose that names a number or a table which no executed chapter (name -> notebook) says.
 
     :raises ResultsError: names the page and the numbers.
     """
-    named = re.findall(r"\{glue:text\}`(\w+)\.ipynb::(\w+):s`", page.read_text(encoding="utf-8"))
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"\{glue:text\}`(\w+)\.ipynb::(\w+):s`", text)
+    named += [(chapter, name) for name, chapter in re.findall(r"\{glue:any\} (\w+)\n:doc: (\w+)\.ipynb\n", text)]
     for chapter in dict.fromkeys(chapter for chapter, _ in named):
         if chapter not in executed:
             raise ResultsError(f"{page.name}: shows numbers of {chapter}, which is not in the book")
@@ -171,7 +167,12 @@ def _mark(results: Results | None) -> dict[str, Any]:
     return {"avrepro": {name: str(passport[name]) for name in PASSPORT[:5] if name in passport}}
 
 
-def _display(markup: str, text: str, results: Results | None) -> None:
+def _display(markup: str, text: str, results: Results | None, name: str = "") -> None:
+    _send({"text/html": markup, "text/plain": text}, results, name)
+
+
+def _send(data: dict[str, str], results: Results | None, name: str) -> None:
     from IPython.display import display
 
-    display({"text/html": markup, "text/plain": text}, raw=True, metadata=_mark(results))
+    named = {"scrapbook": {"name": name, "mime_prefix": ""}} if name else {}
+    display(data, raw=True, metadata={**named, **_mark(results)})

@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import math
 from collections import Counter
+from collections.abc import Iterator
 
 from avrepro.claims import SYSTEMS, Claim, Rule, check_null, published_text, verdict
 from avrepro.evaluation.intervals import Interval
@@ -102,26 +103,42 @@ def verdict_table(evidence: Evidence) -> None:
     if not any((corpus, "protocol") in evidence.runs for corpus in DATA):
         show_note("Not measured: no results of these comparisons are kept with this book.")
         return
-    heads = [f"{name} ({place(evidence.run(corpus))})" for corpus, name in DATA.items()]
     here = next((f"{origin(one)}, one seed" for one in evidence.live.values()), "not at hand")
-    for paper in dict.fromkeys(claim.paper for claim in evidence.claims.values()):
-        rows = []
-        for name, claim in evidence.claims.items():
-            if claim.paper == paper:
-                ours = [number(evidence.run(corpus), name, "difference") for corpus in DATA]
-                row: list[Cell | str] = [_sentence(claim), _published(claim)]
-                rows.append([*row, *(_judged(one, evidence.rule) for one in ours), _here(evidence, claim)])
-        lacking = "" if evidence.live else " The chapters' own runs are not at hand here, so the last column is empty."
-        show_sortable(
-            ["claim", "published", *heads, f"this build ({here})"],
-            rows,
-            f"Claims of {PAPERS[paper]}: as published, and what became of them on other data, which cannot be compared "
-            "with the paper's nor with each other. Differences in percentage points of what stands below each claim, "
-            f"with {100 * evidence.rule.level:g} % intervals. A verdict on the demo world is about that world and "
-            "reproduces no published number. Last column: what the chapter itself measured when this book was built, "
-            f"with one seed and so without a verdict; – where it does not compare the two.{lacking}",
-            evidence.any,
+    lacking = "" if evidence.live else " The chapters' own runs are not at hand here, so the last column is empty."
+    for paper in evidence.papers:
+        rows = [[*row, _here(evidence, claim)] for claim, row in _verdicts(evidence, paper)]
+        caption = (
+            f"{_caption(evidence, paper)} Last column: what the chapter itself measured when this book was built, "
+            f"with one seed and so without a verdict; – where it does not compare the two.{lacking}"
         )
+        show_sortable([*_heads(evidence), f"this build ({here})"], rows, caption, evidence.any)
+
+
+def front_page(evidence: Evidence) -> None:
+    """The same for the front page: named tables, without what this build measured."""
+    for paper in evidence.papers:
+        rows = [row for _, row in _verdicts(evidence, paper)]
+        show_sortable(_heads(evidence), rows, _caption(evidence, paper), evidence.any, f"verdicts_{paper}")
+
+
+def _heads(evidence: Evidence) -> list[str]:
+    return ["claim", "published", *(f"{name} ({place(evidence.run(corpus))})" for corpus, name in DATA.items())]
+
+
+def _caption(evidence: Evidence, paper: str) -> str:
+    return (
+        f"Claims of {PAPERS[paper]}: as published, and what became of them on other data, which cannot be compared "
+        "with the paper's nor with each other. Differences in percentage points of what stands below each claim, "
+        f"with {100 * evidence.rule.level:g} % intervals. A verdict on the demo world is about that world and "
+        "reproduces no published number."
+    )
+
+
+def _verdicts(evidence: Evidence, paper: str) -> Iterator[tuple[Claim, list[Cell | str]]]:
+    for name, claim in evidence.claims.items():
+        if claim.paper == paper:
+            found = (number(evidence.run(corpus), name, "difference") for corpus in DATA)
+            yield claim, [_sentence(claim), _published(claim), *(_judged(one, evidence.rule) for one in found)]
 
 
 def check(evidence: Evidence) -> None:
@@ -209,7 +226,8 @@ def _judged(one: Interval | None, rule: Rule) -> Cell:
         return Cell(text, math.nan)
     word, _, reason = text.partition(": ")
     style = f"{PAINT.get(word, '')};padding:0 0.3em;border-radius:0.2em"
-    return Cell(text, one.value, f'<strong style="{style}">{word}</strong>:<br>{html.escape(reason)}')
+    reason = html.escape(reason).replace(" [", "<br>[")  # in few letters' width, so that all columns are on the page
+    return Cell(text, one.value, f'<strong style="{style}">{word}</strong>:<br>{reason}')
 
 
 def _here(evidence: Evidence, claim: Claim) -> Cell:

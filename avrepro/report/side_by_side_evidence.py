@@ -51,6 +51,10 @@ class Evidence:
         return self.runs.get((corpus, measured))
 
     @property
+    def papers(self) -> list[str]:
+        return list(dict.fromkeys(claim.paper for claim in self.claims.values()))
+
+    @property
     def any(self) -> Results | None:
         """Some results, for texts that belong to all."""
         return next(iter([*self.runs.values(), *self.live.values()]), None)

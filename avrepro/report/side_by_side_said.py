@@ -8,11 +8,12 @@ from __future__ import annotations
 from avrepro.claims import published_text
 from avrepro.report import say, show_note
 from avrepro.report.side_by_side import DATA, judged, points, tally
-from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, Measured, measured_here, number, place
+from avrepro.report.side_by_side_evidence import NOT_MEASURED, Evidence, Measured, number, place
 from avrepro.report.side_by_side_tables import ahead, best_of_papers, differences, sides
 
 SHORT = {"paired": "paired", "demo": "demo", "demo-null": "null"}  # corpus -> what names end with
 MAIN = ("li2017_fusion_above_audio", "parekh2018_two_stream_above_audio_only", "fayek2020_attention_above_audio")
+ON_FRONT_PAGE = (*MAIN, "fayek2020_average_above_audio")
 BEYOND = ("union", "bottleneck")
 
 
@@ -21,7 +22,7 @@ def say_all(evidence: Evidence) -> None:
     if evidence.any is None:
         show_note("Not measured: no results of these comparisons are kept with this book.")
         return
-    for name, text in {**_rule(evidence), **_here(evidence)}.items():
+    for name, text in _rule(evidence).items():
         say(name, text, evidence.any)
     for corpus in DATA:
         for name, text in _of_corpus(evidence, corpus).items():
@@ -44,19 +45,13 @@ def _rule(evidence: Evidence) -> dict[str, str]:
         "claims_vision": str(sum(claim.vision_helps for claim in claims)),
         "expected_by_chance": f"{(1 - rule.level) / 2 * len(evidence.claims):.0f}",
     }
-    return texts | {f"claim_{claim.id}_published": published_text(claim) for claim in claims}
-
-
-def _here(evidence: Evidence) -> dict[str, str]:
-    """What the chapters measured themselves in this build, with one seed."""
-    found = {name: measured_here(evidence, claim) for name, claim in evidence.claims.items()}
-    return {f"claim_{name}_here": NOT_MEASURED if one is None else points(one) for name, one in found.items()}
+    return texts | {f"claim_{name}_published": published_text(evidence.claims[name]) for name in ON_FRONT_PAGE}
 
 
 def _of_corpus(evidence: Evidence, corpus: str) -> dict[str, str]:
     results = evidence.run(corpus)
     texts = {"origin": place(results), "verdicts": tally(evidence, corpus)}
-    for name in evidence.claims:
+    for name in ON_FRONT_PAGE:
         texts[f"claim_{name}"] = judged(number(results, name, "difference"), evidence.rule)
     for name in MAIN:
         texts[f"classes_{name}"] = sides(differences(evidence, corpus, name))
