@@ -227,7 +227,7 @@ def _judged(one: Interval | None, rule: Rule) -> Cell:
     word, _, reason = text.partition(": ")
     style = f"{PAINT.get(word, '')};padding:0 0.3em;border-radius:0.2em"
     reason = html.escape(reason).replace(" [", "<br>[")  # in few letters' width, so that all columns are on the page
-    return Cell(text, one.value, f'<strong style="{style}">{word}</strong>:<br>{reason}')
+    return Cell(text, one.value, f'<strong style="{style}">{word}</strong><br>{reason}')
 
 
 def _here(evidence: Evidence, claim: Claim) -> Cell:

@@ -13,7 +13,7 @@ from avrepro.results import Results
 
 # Row heads stay in sight where the table is scrolled sideways and there is room beside them; numbers are not broken.
 STYLE = """#{mark} {{font-size:0.85em}} #{mark} td[data-key] {{white-space:nowrap}} #{mark} td {{min-width:5em}}
-#{mark} td.words {{min-width:12em}} #{mark} tbody th {{min-width:11em}}
+#{mark} td.words {{min-width:11em}} #{mark} tbody th {{min-width:11em}}
 #{mark} small {{font-size:0.9em;font-weight:normal}}
 #{mark} th button {{all:unset;cursor:pointer;font:inherit}}
 #{mark} th button:focus-visible {{outline:2px solid currentColor;outline-offset:2px}}
@@ -22,7 +22,7 @@ STYLE = """#{mark} {{font-size:0.85em}} #{mark} td[data-key] {{white-space:nowra
 #{mark} th[aria-sort=ascending] button::after {{content:" ▲";content:" ▲" / ""}}
 #{mark} th[aria-sort=descending] button::after {{content:" ▼";content:" ▼" / ""}}
 @container (min-width: 600px) {{#{mark} tr > th:first-child {{position:sticky;left:0;z-index:1;
-  background:var(--pst-color-background, Canvas)}} #{mark} tbody th {{min-width:14em}}}}"""
+  background:var(--pst-color-background, Canvas)}} #{mark} tbody th {{min-width:12em}}}}"""
 # The buttons are made by the script: without it the heads are plain text.
 SCRIPT = """(() => {
   const table = document.getElementById("%s"), body = table.tBodies[0], given = [...body.rows];
