@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -104,6 +105,11 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
     """Made-up scores of two systems by five seeds, in the files of a sweep."""
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
     units = [Unit("fayek2020", Condition("demo", seed)) for seed in range(5)]
+    keep_scores(units)
+    return units
+
+
+def keep_scores(units: list[Unit]) -> None:
     for unit in units:
         draw = np.random.default_rng(unit.condition.seed)
         said = Said(corpus())
@@ -113,7 +119,6 @@ def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
             said.add(system, scores, parameters=7, training_seconds=unit.condition.seed)
             said.impaired(system, "silent", draw.random(truth.shape))
         said.write(unit.path)
-    return units
 
 
 def test_a_file_keeps_what_was_said(kept: list[Unit]) -> None:
@@ -167,6 +172,22 @@ def test_of_fewer_seeds_than_the_rule_asks_for_nothing_is_said(kept: list[Unit])
             unit.path.touch()
         found = side_by_side_measured.with_enough_seeds([*units, Unit(family, Condition(seed=77))])
         assert found == (units[:-1] if enough else [])
+
+
+def test_a_curve_has_the_points_whose_seeds_are_all_there(kept: list[Unit], tmp_path: Path) -> None:
+    half = [Unit("fayek2020", Condition("demo", seed, share=0.5)) for seed in range(3)]
+    quarter = [Unit("fayek2020", Condition("demo", seed, share=0.25)) for seed in range(2)]
+    noisy = [Unit("fayek2020", Condition("demo", seed, noise=0.4)) for seed in range(2)]
+    keep_scores([*half, *quarter, *noisy])
+    (run,) = side_by_side_measured._varied([*kept, *half, *quarter, *noisy], Told("demo", kept))
+    found = run.write(tmp_path / "results")
+    assert json.loads(found.passport()["parameters"])["measured"] == "learning"
+    assert set(found.table["label"]) == {"0.5", "1"} and set(found.table["metric"]) == {"micro_f1", "map"}
+    for label, units in (("0.5", half), ("1", kept[:3])):
+        scores = [
+            Told("demo", [unit]).scored["fayek2020/audio"][unit.condition.seed].metric("map")[0] for unit in units
+        ]
+        assert found.number("fayek2020/audio", "map", "test", label).value == pytest.approx(np.mean(scores))
 
 
 def test_missing_trainings_give_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

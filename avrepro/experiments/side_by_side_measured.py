@@ -25,7 +25,7 @@ from avrepro.evaluation.calibration import calibration_resamples, platt
 from avrepro.evaluation.intervals import Interval
 from avrepro.evaluation.ranking import Resampled, resampled
 from avrepro.evaluation.seeds import Counted, corrected, counted, over_seeds_by_class
-from avrepro.experiments.side_by_side import CHAPTER, CODE, COST_SEED, NOISE, SHARES, Unit, plan
+from avrepro.experiments.side_by_side import CHAPTER, CODE, COST_SEED, NOISE, SHARES, VARIED, Unit, plan
 from avrepro.progress import track
 from avrepro.results import Results, Run
 from avrepro.training import choose_device, device_name
@@ -292,25 +292,31 @@ def _robustness(told: Told) -> Run:
 
 
 def _varied(units: Sequence[Unit], plain: Told) -> Iterator[Run]:
-    """Learning curves and label noise; the plain condition with the same seeds stands among them."""
+    """Learning curves and label noise, of systems with all their seeds; the plain condition with the same seeds too."""
     for measured, name, values, usual in (("learning", "share", SHARES, 1.0), ("noise", "noise", NOISE, 0.0)):
-        by_value = {
+        found = {
             value: Told("demo", [unit for unit in units if getattr(unit.condition, name) == value]) for value in values
         }
-        there = {value: told for value, told in by_value.items() if told.units}
-        if not there:
+        points = [(value, system) for value, told in found.items() for system in _complete(told)]
+        if not points:
             continue
-        run = _run(next(iter(there.values())), measured)
-        for value, told in {**there, usual: plain}.items():
-            for system, seeds in told.scored.items():
-                if any(system not in other.scored for other in there.values()) or "@" in system:
-                    continue
-                shared = [seeds[seed] for seed in seeds if all(seed in one.scored[system] for one in there.values())]
-                for metric in ("micro_f1", "map"):
-                    if shared and shared[0].ranks is not None:
-                        found = told.interval([one.metric(metric) for one in shared])
-                        run.add(system, "test", metric, found, label=f"{value:g}")
+        varied = {system for _, system in points}
+        points += [(usual, system) for system in _complete(plain) if system in varied]
+        run = _run(found[points[0][0]], measured)
+        for value, system in points:
+            seeds = (found | {usual: plain})[value].scored[system]
+            for metric in ("micro_f1", "map"):
+                score = plain.interval([seeds[seed].metric(metric) for seed in range(VARIED)])
+                run.add(system, "test", metric, score, label=f"{value:g}")
         yield run
+
+
+def _complete(told: Told) -> list[str]:
+    """Systems on whole clips that rank them and have as many seeds as a curve asks for."""
+    return [
+        name for name, seeds in told.scored.items()
+        if "@" not in name and all(seed in seeds and seeds[seed].ranks is not None for seed in range(VARIED))
+    ]  # fmt: skip
 
 
 def _rule(system: str, metric: str) -> str:

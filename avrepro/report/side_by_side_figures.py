@@ -184,9 +184,10 @@ def _curves_table(results: Measured | None, name: str, of: str) -> None:
             found = curve(results, system, metric)
             row += [Cell(percent(found[one]), found[one].value) if one in found else MISSING for one in shares]
         rows.append(row)
+    lacking = " –: not measured." if any(MISSING in row for row in rows) else ""
     show_sortable(
         ["test clips", *(f"{METRICS[metric]}, %: {100 * share:g} % {of}" for metric in JUDGED for share in shares)],
         rows,
-        f"The numbers of the {name} ({place(results)}), with 95 % intervals.",
+        f"The numbers of the {name} ({place(results)}), with 95 % intervals.{lacking}",
         results,
     )
