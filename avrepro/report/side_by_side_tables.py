@@ -68,7 +68,8 @@ def protocol_table(evidence: Evidence, corpus: str) -> None:
     metrics = {one.metric for one in columns}
     costs = (
         " Parameters and seconds are of what is trained, features at hand; multiply-accumulates are of a whole clip, "
-        "with the frozen networks; –: not measured."
+        "with the frozen networks; memory is the most that the process took in which its family was trained; –: not "
+        "measured."
     )
     if not metrics & {one.metric for one in COSTS}:
         costs = " Costs: not measured."
