@@ -158,7 +158,7 @@ def _micro_f1(rng: np.random.Generator, size: Size) -> Task:
 
     name = f"micro F1 of {_by(size.tagged)}, {size.resamples:,} resamples"
     ours = lambda: _width(micro_f1_interval(y_true, y_pred, resamples=size.resamples))  # noqa: E731
-    return Task(name, "scikit-learn, resample by resample", ours, by_sklearn, size.few / size.resamples)
+    return Task(name, "scikit-learn, resample by resample", ours, by_sklearn, _share(size.few, size))
 
 
 def _mean_ap(rng: np.random.Generator, size: Size) -> Task:
@@ -171,11 +171,16 @@ def _mean_ap(rng: np.random.Generator, size: Size) -> Task:
 
     name = f"mAP of {_by(size.ranked)}, {size.resamples:,} resamples"
     ours = lambda: _width(interval_of(resampled(y_true, scores, size.resamples).mean_ap))  # noqa: E731
-    return Task(name, "scikit-learn, resample by resample", ours, by_sklearn, size.one / size.resamples)
+    return Task(name, "scikit-learn, resample by resample", ours, by_sklearn, _share(size.one, size))
 
 
 def _width(interval: Interval) -> float:
     return interval.high - interval.low
+
+
+def _share(resamples: int, size: Size) -> float:
+    """Of the work of all resamples; either way the clips as they are are scored besides."""
+    return (1 + resamples) / (1 + size.resamples)
 
 
 def _by(shape: tuple[int, int]) -> str:

@@ -22,7 +22,7 @@ from bs4 import BeautifulSoup
 from avrepro import digests, results, runs
 from avrepro.claims import load_claims
 from avrepro.parameters import CHAPTERS, check
-from avrepro.report import check_executed
+from avrepro.report import check_executed, check_page
 from avrepro.results import ResultsError
 
 pytestmark = pytest.mark.book
@@ -329,6 +329,19 @@ def test_a_number_missing_in_the_text_is_refused(executed: Path, own_store: Path
     copy.write_text(json.dumps(notebook))
     with pytest.raises(ResultsError, match="numbers missing in the text: audio_f1"):
         check_executed(CHAPTER, copy, allow_ci=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["{glue:text}`side_by_side.ipynb::gone:s`", "```{glue:any} gone\n:doc: side_by_side.ipynb\n```\n"]
+)
+def test_a_page_of_prose_that_names_what_no_chapter_says_is_refused(tmp_path: Path, text: str) -> None:
+    page, notebook = tmp_path / "page.md", tmp_path / "side_by_side.ipynb"
+    page.write_text(f"# A page\n\n{text}")
+    notebook.write_text(json.dumps({"cells": []}))
+    with pytest.raises(ResultsError, match=r"page\.md: numbers missing in the text: gone"):
+        check_page(page, {"side_by_side": notebook})
+    with pytest.raises(ResultsError, match="shows numbers of side_by_side, which is not in the book"):
+        check_page(page, {})
 
 
 def test_a_chapter_without_results_is_refused(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ import av
 import numpy as np
 import pandas as pd
 import pytest
+from chapters import one_track
 
 from avrepro.corpora.base import CorpusError, ListedClip
 from avrepro.corpora.download import STATUSES, collect, corpus_of, missing_by_class, statuses
@@ -54,17 +55,6 @@ def _clicking(seconds: float) -> np.ndarray:
     return waveform
 
 
-def _one_track(path: Path, kind: str) -> None:
-    """The video with its pictures or its sound alone."""
-    with av.open(str(path.parent / "good.mp4")) as source, av.open(str(path), "w") as container:
-        stream = getattr(source.streams, kind)[0]
-        target = container.add_stream_from_template(stream)
-        for packet in source.demux(stream):
-            if packet.dts is not None:
-                packet.stream = target
-                container.mux(packet)
-
-
 def _streams_apart(kinds: tuple[str, ...]) -> str:
     """A DASH manifest of a video whose pictures and sound are files apart, as YouTube has them."""
     about = {
@@ -88,8 +78,8 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("videos")
     write_clip(folder / "good.mp4", _numbered(LENGTH), FPS, _clicking(LENGTH), RATE)
     write_clip(folder / "short.mp4", _numbered(8), FPS, _clicking(LENGTH)[: 8 * RATE], RATE)
-    _one_track(folder / "silent.mp4", "video")
-    _one_track(folder / "blind.mp4", "audio")
+    one_track(folder / "good.mp4", "video", folder / "silent.mp4")
+    one_track(folder / "good.mp4", "audio", folder / "blind.mp4")
     for name, kinds in (("apart", ("video", "audio")), ("mute", ("video",))):
         (folder / f"{name}.mpd").write_text(_streams_apart(kinds))
     whole = (folder / "good.mp4").read_bytes()
