@@ -102,7 +102,7 @@ CODE_OF = {
     fayek2020_measured: fayek2020_measured.DEMO,
     side_by_side_measured: side_by_side_measured.PARTS,
 }
-LATE = {side_by_side_measured: ("side_by_side_beyond", "side_by_side_macs")}  # what is imported as it is needed
+LATE = {side_by_side_measured: ("side_by_side_beyond", "side_by_side_costs")}  # what is imported as it is needed
 
 
 @pytest.fixture(scope="module")

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from avrepro import results
 from avrepro.claims import SYSTEMS, Claim, load_claims
 from avrepro.corpora import dcase2017
 from avrepro.corpora.base import Clip, Corpus
 from avrepro.evaluation import average_precision, tagging_scores, tune_thresholds
-from avrepro.experiments import parekh2018, side_by_side, side_by_side_measured, side_by_side_systems
+from avrepro.experiments import fayek2020, parekh2018, side_by_side, side_by_side_measured, side_by_side_systems
+from avrepro.experiments.bottleneck import train_bottleneck
 from avrepro.experiments.key_frame_baselines import nearest_to_centres
 from avrepro.experiments.side_by_side import Unit
 from avrepro.experiments.side_by_side_measured import Told, best_single, quantity_of
-from avrepro.experiments.side_by_side_systems import Condition, Said, altered, impairments
+from avrepro.experiments.side_by_side_systems import Condition, Said, altered, fayek_inputs, impairments, parekh_inputs
 from avrepro.models.parekh2018 import Bags
 from avrepro.parameters import UnsynchronizedMIL
 
@@ -227,17 +229,38 @@ def test_a_sweep_trains_what_is_missing_and_tells_what_failed(tmp_path: Path, mo
     assert side_by_side.sweep(units[:1]) == [] and units[0].path.stat().st_mtime_ns == before
 
 
-def test_every_system_that_is_scored_has_its_multiply_accumulates() -> None:
-    counted = side_by_side.family_of("macs")(Condition(profile="ci")).costs
+def test_every_system_that_is_scored_has_its_costs() -> None:
+    costs = side_by_side.family_of("costs")(Condition(profile="ci")).costs
     scored = {f"{paper}/{name}" for paper, names in SYSTEMS.items() for name in names}
     by_threshold = {name for name in scored if name.endswith(("_half", "_single"))}
-    assert set(counted) == scored - by_threshold
-    assert all(costs["macs"] > 10_000 for costs in counted.values())
-    macs = {name: costs["macs"] for name, costs in counted.items()}
-    both = macs["fayek2020/audio"] + macs["fayek2020/visual"]
-    assert macs["fayek2020/average"] == both < macs["fayek2020/attention"] < 1.1 * both
-    assert macs["parekh2018/cvssp_fusion"] == 3 * macs["parekh2018/cvssp_gated_crnn"]
+    assert set(costs) == scored - by_threshold
+    assert all(one["macs"] > 10_000 and one["inference_seconds"] > 1e-4 for one in costs.values())
+    assert {name for name, one in costs.items() if not one["parameters"]} == {
+        "li2017/video", "li2017/video_even", "li2017/video_kmeans",
+    }  # fmt: skip
+    for cost in ("parameters", "macs", "inference_seconds"):
+        of = {name: one[cost] for name, one in costs.items()}
+        both = of["fayek2020/audio"] + of["fayek2020/visual"]
+        assert of["fayek2020/average"] == both < of["fayek2020/attention"]
+        assert of["parekh2018/cvssp_gated_crnn"] < of["parekh2018/cvssp_fusion"]
+    macs = {name: one["macs"] for name, one in costs.items()}
+    assert macs["fayek2020/attention"] < 1.1 * macs["fayek2020/average"]
     assert macs["parekh2018/audio_only"] < macs["parekh2018/two_stream"]
+
+
+def test_parameters_are_those_of_the_trained_networks() -> None:
+    condition = Condition(profile="ci")
+    costs = side_by_side.family_of("costs")(condition).costs
+    inputs = parekh_inputs(condition)
+    trained = {f"parekh2018/{name}": parekh2018.train_system(inputs, name).network for name in parekh2018.SYSTEMS}
+    models = fayek2020.train_models(fayek_inputs(condition))
+    trained |= {"fayek2020/audio": models.audio[-1].network, "fayek2020/visual": models.visual.network}
+    trained["beyond/bottleneck"] = train_bottleneck(inputs, condition.seed, torch.device("cpu")).network
+    counts = {name: sum(one.numel() for one in network.parameters()) for name, network in trained.items()}
+    for name, bank in models.fusions.banks.items():
+        own = sum(one.numel() for one in bank.members[name].parameters())
+        counts[f"fayek2020/{name}"] = counts["fayek2020/audio"] + counts["fayek2020/visual"] + own
+    assert counts == {name: costs[name]["parameters"] for name in counts}
 
 
 @pytest.mark.parametrize("family", ["parekh2018", "cvssp", "fayek2020", "others", "bottleneck", "union"])
@@ -249,6 +272,18 @@ def test_each_family_says_something_of_every_clip(family: str) -> None:
         assert scores.shape == (len(clips.split("test").clips), len(clips.classes)) and np.isfinite(scores).all()
         assert scores.std() > 0 and said.costs[system].get("training_seconds", 0) >= 0
     assert any(clip.split == "left out" for clip in clips.clips)
+
+
+def test_systems_of_both_modalities_are_asked_without_either() -> None:
+    for family in ("parekh2018", "fayek2020", "bottleneck", "union"):
+        said = side_by_side.family_of(family)(Condition(profile="ci"))
+        impaired = {name.partition("@")[0] for name in said.test if "@" in name}
+        assert impaired and impaired <= set(said.validation)
+        for system in impaired:
+            whole = said.test[system]
+            for how in ("silent", "black"):
+                worse = said.test[f"{system}@{how}"]
+                assert worse.shape == whole.shape and np.isfinite(worse).all() and not np.array_equal(worse, whole)
 
 
 def test_the_plan_has_ten_seeds_of_fusions_and_five_of_all_others() -> None:

@@ -11,11 +11,14 @@ from avrepro.evaluation.calibration import platt
 from avrepro.experiments import fayek2020, li2017, parekh2018
 from avrepro.experiments.bottleneck import scores_with, train_bottleneck
 from avrepro.experiments.fayek2020_training import Split, mean_ap, train_fusions
+from avrepro.experiments.parekh2018_training import Trained
 from avrepro.experiments.side_by_side_systems import (
     DELAYS,
     Condition,
     Said,
+    black_key_frame,
     fayek_inputs,
+    impairments,
     parameters_of,
     parekh_inputs,
     picture_scores,
@@ -46,8 +49,9 @@ def of_union(condition: Condition) -> Said:
 
     models = fayek2020.train_models(hearing)
     h_a = predict(models.audio[-1].network, hearing.log_mel, device)
-    phi, seconds = two_streams(streams, train)
-    h_s = platt(targets[validation], phi[validation])(phi).astype(np.float32)
+    trained, phi, seconds = two_streams(streams, train)
+    calibrated = platt(targets[validation], phi[validation])
+    h_s = calibrated(phi).astype(np.float32)
     moments = [(one[train].mean(axis=0), one[train].std(axis=0)) for one in (h_a, h_s)]
     taught, held = (Split((h_a[rows], h_s[rows]), targets[rows]) for rows in (train, validation))
     count = targets[train].sum(axis=0)
@@ -55,36 +59,52 @@ def of_union(condition: Condition) -> Said:
     fusions = train_fusions(("attention",), taught, held, both, frequencies, hearing.profile, seed, device)
     fused = fusions.scores("attention", h_a, h_s, device)
 
-    words = picture_scores(naming)(naming.pooled[:])
-    named = platt(targets[validation], words[validation])(words)
+    sees = picture_scores(naming)
+    words = sees(naming.pooled[:])
+    calibrated_words = platt(targets[validation], words[validation])
+    named = calibrated_words(words)
     mixed = {one: _mixed(fused, named, one, count) for one in STRENGTHS}
     chosen = max(mixed, key=lambda one: mean_ap(targets[validation], mixed[one][validation]))
     spent = sum(one.seconds for one in models.audio) + seconds + fusions.seconds
     said.add("beyond/union", mixed[chosen], training_seconds=spent, prior_strength=chosen)
     said.add("beyond/union_without_words", fused, training_seconds=spent)
+    if condition.plain:
+        silence = np.repeat(predict(models.audio[-1].network, hearing.silence[None], device), len(h_a), axis=0)
+        black = calibrated_words(sees(black_key_frame(naming)))
+        left = {"silent": (silence, named), "black": (h_a, black)}
+        for how, worse in impairments(streams, delays=()).items():
+            streamed = calibrated(trained.scores(worse.regions, worse.segments, device)).astype(np.float32)
+            heard, words = left[how]
+            fused = fusions.scores("attention", heard, streamed, device)
+            said.impaired("beyond/union_without_words", how, fused)
+            said.impaired("beyond/union", how, _mixed(fused, words, chosen, count))
     return said
 
 
-def two_streams(inputs: parekh2018.Inputs, train: np.ndarray) -> tuple[np.ndarray, float]:
-    """Scores of all clips, [clips, classes], and seconds; training clips are scored by systems without them."""
+def two_streams(inputs: parekh2018.Inputs, train: np.ndarray) -> tuple[Trained, np.ndarray, float]:
+    """The system, scores of all clips, [clips, classes], and seconds; training clips are scored by others without them.
+
+    Seconds are of all of these trainings.
+    """
     device = choose_device("auto")
 
-    def scores(given: parekh2018.Inputs) -> tuple[np.ndarray, float]:
+    def scores(given: parekh2018.Inputs) -> tuple[Trained, np.ndarray]:
         trained = parekh2018.train_system(given, "two_stream")
-        return trained.scores(given.regions, given.segments, device), trained.seconds
+        return trained, trained.scores(given.regions, given.segments, device)
 
-    found, seconds = scores(inputs)
+    whole, found = scores(inputs)
+    seconds = whole.seconds
     for fold in range(FOLDS):
         unseen = set(train[fold::FOLDS].tolist())
         clips = tuple(
             replace(clip, split="left out") if row in unseen else clip for row, clip in enumerate(inputs.corpus.clips)
         )
         digest = json.dumps([inputs.corpus.digest, "fold", fold, FOLDS])
-        other, spent = scores(replace(inputs, corpus=replace(inputs.corpus, clips=clips, digest=digest)))
+        other, said = scores(replace(inputs, corpus=replace(inputs.corpus, clips=clips, digest=digest)))
         rows = sorted(unseen)
-        found[rows] = other[rows]
-        seconds += spent
-    return found, seconds
+        found[rows] = said[rows]
+        seconds += other.seconds
+    return whole, found, seconds
 
 
 def _mixed(fused: np.ndarray, named: np.ndarray, strength: float, count: np.ndarray) -> np.ndarray:
@@ -98,18 +118,10 @@ def of_bottleneck(condition: Condition) -> Said:
     inputs = parekh_inputs(condition)
     said, device = Said(inputs.corpus), choose_device("auto")
     trained = train_bottleneck(inputs, condition.seed, device)
-    said.add("beyond/bottleneck", trained.scores, training_seconds=trained.seconds, parameters=trained.parameters)
+    said.add("beyond/bottleneck", trained.scores, training_seconds=trained.seconds)
     if condition.plain:
         said.impaired("beyond/bottleneck", "silent", scores_with(inputs, trained.network, silent=True))
         said.impaired("beyond/bottleneck", "black", scores_with(inputs, trained.network, black=True))
         for delay in DELAYS:
             said.impaired("beyond/bottleneck", f"delay {delay} s", scores_with(inputs, trained.network, delay=delay))
     return said
-
-
-def of_macs(condition: Condition) -> Said:
-    """No scores: the multiply-accumulates of every system."""
-    from avrepro.experiments.side_by_side_macs import multiply_accumulates_of
-
-    corpus = fayek_inputs(condition).corpus
-    return Said(corpus, costs={name: {"macs": count} for name, count in multiply_accumulates_of(condition).items()})

@@ -25,13 +25,13 @@ from avrepro.evaluation.calibration import calibration_resamples, platt
 from avrepro.evaluation.intervals import Interval
 from avrepro.evaluation.ranking import Resampled, resampled
 from avrepro.evaluation.seeds import Counted, corrected, counted, over_seeds_by_class
-from avrepro.experiments.side_by_side import CHAPTER, CODE, COST_SEED, NOISE, SHARES, VARIED, Unit, plan
+from avrepro.experiments.side_by_side import CHAPTER, CODE, COST_CODE, COST_SEED, NOISE, SHARES, VARIED, Unit, plan
 from avrepro.progress import track
 from avrepro.results import Results, Run
 from avrepro.training import choose_device, device_name
 
 PARTS = (
-    *CODE, "claims.py", "evaluation/calibration.py", "evaluation/intervals.py", "evaluation/ranking.py",
+    *CODE, *COST_CODE, "claims.py", "evaluation/calibration.py", "evaluation/intervals.py", "evaluation/ranking.py",
     "evaluation/seeds.py", "experiments/side_by_side.py", "experiments/side_by_side_measured.py",
 )  # fmt: skip
 TUNED = "class by class on validation clips, for micro F1"
@@ -133,15 +133,14 @@ class Told:
 
 
 def costs_of(units: Iterable[Unit]) -> dict[str, dict[str, float]]:
-    """System -> what it cost, by name: of trainings that were done to be timed, in processes of their own."""
+    """System -> what it costs, by name, and what it cost to train, timed in a process of its own."""
     found: dict[str, dict[str, float]] = {}
     for unit in units:
         if unit.path.is_file():
             with np.load(unit.path) as file:
                 about = json.loads(str(file["told"]))
             for system, costs in about["costs"].items():
-                # Nothing was trained to count multiply-accumulates.
-                found.setdefault(system, {}).update({"macs": costs["macs"]} if unit.family == "macs" else costs)
+                found.setdefault(system, {}).update(costs)
     return found
 
 

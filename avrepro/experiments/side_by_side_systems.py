@@ -7,7 +7,6 @@ this file only asks, and keeps what was said of validation and test clips.
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -138,25 +137,23 @@ def of_li2017(condition: Condition) -> Said:
 
     settings = (corpus.classes, profile.crnn, profile.optimisation, seed, device, profile.mixing)
     branch = train_audio(of(train), of(validation), *settings)
-    heard, listening = _timed(lambda: branch.scores(inputs.log_mel, device), len(corpus.clips))
-    numbers = sum(one.numel() for one in branch.model.parameters())
-    said.add("li2017/audio", heard, parameters=numbers, training_seconds=branch.seconds, inference_seconds=listening)
+    heard = branch.scores(inputs.log_mel, device)
+    said.add("li2017/audio", heard, training_seconds=branch.seconds)
 
     sees = picture_scores(inputs)
-    seen, looking = _timed(lambda: sees(inputs.pooled[:]), len(corpus.clips))
-    said.add("li2017/video", seen, parameters=0, training_seconds=0, inference_seconds=looking)
+    seen = sees(inputs.pooled[:])
+    said.add("li2017/video", seen, training_seconds=0)
     fusion = li2017.fit_fusion(targets[validation], heard[validation], seen[validation], branch.thresholds, seed)
     weights = {"li2017/fused": fusion.papers_weights, "li2017/fused_tuned": fusion.tuned_weights}
-    both = {"training_seconds": branch.seconds, "inference_seconds": listening + looking}
     for name, weight in weights.items():
-        said.add(name, fuse(heard, seen, weight), parameters=numbers, **both)
+        said.add(name, fuse(heard, seen, weight), training_seconds=branch.seconds)
     if condition.plain:
         for choice in ("even", "kmeans"):
-            said.add(f"li2017/video_{choice}", sees(_with_key_frames(inputs, choice)))
+            said.add(f"li2017/video_{choice}", sees(_with_key_frames(inputs, choice)), training_seconds=0)
         with torch.inference_mode():
             silence = li2017.log_mel_feature().compute(np.zeros(round(li2017.DURATION * 20_000), np.float32))
             silent = torch.sigmoid(branch.model.clip(torch.from_numpy(silence)[None].float().to(device))).cpu().numpy()
-        black = sees(inputs.network.pooled(np.zeros((1, *profile.frame_size, 3), np.uint8))[None])
+        black = sees(black_key_frame(inputs))
         silent, black = (np.repeat(one, len(heard), axis=0) for one in (silent, black))
         for name, weight in weights.items():
             said.impaired(name, "silent", fuse(silent, seen, weight))
@@ -172,6 +169,11 @@ def picture_scores(inputs: li2017.Inputs) -> Callable[[np.ndarray], np.ndarray]:
         recogniser = imagenet_recogniser(inputs.network)
     similarity = similarities(recogniser.objects, inputs.corpus.classes, packaged_glove())
     return lambda pooled: map_objects_to_events(clip_objects(recogniser.probabilities(pooled)), similarity)
+
+
+def black_key_frame(inputs: li2017.Inputs) -> np.ndarray:
+    """Pooled features of a black picture, as if it were the only key frame of a clip, [1, 1, d]."""
+    return inputs.network.pooled(np.zeros((1, *inputs.profile.frame_size, 3), np.uint8))[None]
 
 
 def _with_key_frames(inputs: li2017.Inputs, choice: Choice) -> np.ndarray:
@@ -191,16 +193,14 @@ def of_parekh2018(condition: Condition) -> Said:
     for name in parekh2018.SYSTEMS:
         trained = parekh2018.train_system(inputs, name)
         bags = parekh2018.proposals_of(inputs, name)
-        scores, seconds = _timed(lambda: trained.scores(*bags, device), len(inputs.corpus.clips))  # noqa: B023
-        numbers = sum(one.numel() for one in trained.network.parameters())
-        costs = {"parameters": numbers, "training_seconds": trained.seconds, "inference_seconds": seconds}
-        said.add(f"parekh2018/{name}", scores, **costs)
+        said.add(f"parekh2018/{name}", trained.scores(*bags, device), training_seconds=trained.seconds)
         if condition.plain and name in ("two_stream", "one_stream", "synchronous"):
             for how, worse in impairments(inputs, delays=DELAYS if name == "synchronous" else ()).items():
                 impaired = trained.scores(*parekh2018.proposals_of(worse, name), device)
                 said.impaired(f"parekh2018/{name}", how, impaired)
     if condition.plain:
-        said.add("parekh2018/two_stream_without_l2", _without_l2(inputs))
+        scores, seconds = _without_l2(inputs)
+        said.add("parekh2018/two_stream_without_l2", scores, training_seconds=seconds)
     return said
 
 
@@ -262,8 +262,8 @@ class _WithoutL2(MILNetwork):
         return torch.stack([submodule(features, mask)[1] for _, submodule, features, mask in self._parts(*bags)]).sum(0)
 
 
-def _without_l2(inputs: parekh2018.Inputs) -> np.ndarray:
-    """Scores of two streams that are trained and tested without normalisation, [clips, classes]."""
+def _without_l2(inputs: parekh2018.Inputs) -> tuple[np.ndarray, float]:
+    """Scores of two streams that are trained and tested without normalisation, [clips, classes], and seconds."""
     from avrepro.models.parekh2018 import score
 
     profile, seed, device = inputs.profile, inputs.parameters.seed, choose_device("auto")
@@ -283,8 +283,9 @@ def _without_l2(inputs: parekh2018.Inputs) -> np.ndarray:
     def loss(model: MILNetwork, labels: Tensor, *given: Tensor) -> Tensor:
         return model.loss(model(*given), labels)
 
-    fit(network, loss, data, lambda _: Verdict(float("nan"), 0.0, {}), once, seed, device, "two streams without l2")
-    return score(network, inputs.regions, inputs.segments, device)
+    nothing = Verdict(float("nan"), 0.0, {})
+    fitted = fit(network, loss, data, lambda _: nothing, once, seed, device, "two streams without l2")
+    return score(network, inputs.regions, inputs.segments, device), fitted.seconds
 
 
 def of_cvssp(condition: Condition) -> Said:
@@ -308,23 +309,16 @@ def of_fayek2020(condition: Condition) -> Said:
     models = fayek2020.train_models(inputs)
     said, device = Said(inputs.corpus), choose_device("auto")
     clips, audio, visual = len(inputs.corpus.clips), models.audio[-1], models.visual
-    h_a, listening = _timed(lambda: predict(audio.network, inputs.log_mel, device), clips)
-    h_v, looking = _timed(lambda: predict(visual.network, inputs.pictures, device), clips)
+    h_a, h_v = predict(audio.network, inputs.log_mel, device), predict(visual.network, inputs.pictures, device)
     first = predict(models.audio[0].network, inputs.log_mel, device)
     hearing = sum(one.seconds for one in models.audio)
     said.add("fayek2020/audio_first_generation", first, training_seconds=models.audio[0].seconds)
-    costs = {"parameters": audio.parameters, "training_seconds": hearing, "inference_seconds": listening}
-    said.add("fayek2020/audio", h_a, **costs)
-    costs = {"parameters": visual.parameters, "training_seconds": visual.seconds, "inference_seconds": looking}
-    said.add("fayek2020/visual", h_v, **costs)
-
-    both = {"training_seconds": hearing + visual.seconds, "inference_seconds": listening + looking}
-    for name, scores in fayek2020.fused(models, h_a, h_v, device).items():
-        bank = models.fusions.banks.get(name)
-        own = 0 if bank is None else sum(one.numel() for one in bank.members[name].parameters())
-        numbers = audio.parameters + visual.parameters + own
-        said.add(f"fayek2020/{name}", scores, parameters=numbers, **both)
-    said.add("fayek2020/attention_class_weights", _with_class_weights(models, h_a, h_v, said.rows("train")))
+    said.add("fayek2020/audio", h_a, training_seconds=hearing)
+    said.add("fayek2020/visual", h_v, training_seconds=visual.seconds)
+    both = fayek2020.fused(models, h_a, h_v, device)
+    both["attention_class_weights"] = _with_class_weights(models, h_a, h_v, said.rows("train"))
+    for name, scores in both.items():
+        said.add(f"fayek2020/{name}", scores, training_seconds=hearing + visual.seconds)
     if condition.plain:
         silent, black = (
             np.repeat(predict(model, nothing[None], device), clips, axis=0)
@@ -353,8 +347,7 @@ def of_others(condition: Condition) -> Said:
     said = Said(inputs.corpus)
     for name in fayek2020.OTHERS:
         other = fayek2020.train_other(inputs, name)
-        costs = {"parameters": other.parameters, "training_seconds": other.seconds}
-        said.add(f"fayek2020/{name}", other.scores, **costs)
+        said.add(f"fayek2020/{name}", other.scores, training_seconds=other.seconds)
     return said
 
 
@@ -373,10 +366,3 @@ def fayek_inputs(condition: Condition) -> fayek2020.Inputs:
 def parameters_of(kind: Callable, condition: Condition) -> Any:
     """A chapter's parameters for a condition."""
     return kind(corpus=condition.corpus, seed=condition.seed, profile=condition.profile)
-
-
-def _timed(function: Callable[[], np.ndarray], clips: int) -> tuple[np.ndarray, float]:
-    """What a function returns, and its seconds a clip."""
-    start = time.monotonic()
-    found = function()
-    return found, (time.monotonic() - start) / clips

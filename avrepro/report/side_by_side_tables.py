@@ -67,9 +67,10 @@ def protocol_table(evidence: Evidence, corpus: str) -> None:
     columns = [one for one in (*SCORES, *COSTS) if len(results.select(metric=one.metric))]
     metrics = {one.metric for one in columns}
     costs = (
-        " Parameters and seconds are of what is trained, features at hand; multiply-accumulates are of a whole clip, "
-        "with the frozen networks; memory is the most that the process took in which its family was trained; –: not "
-        "measured."
+        " Parameters are those trained, and training is theirs alone: features are at hand, and a fusion takes "
+        "as long as what it joins. Multiply-accumulates and inference are of one clip with the frozen networks, from "
+        "its sound and pictures to its scores, inference with their decoding, on the processor. Memory is the most "
+        "that the process took in which its family was trained. –: not measured."
     )
     if not metrics & {one.metric for one in COSTS}:
         costs = " Costs: not measured."
