@@ -195,7 +195,10 @@ def passport_digest(chapter: str, parameters: Mapping[str, Any], parts: Sequence
 def is_stale(row: pd.Series) -> bool:
     """Whether a number is older than the code, parameters or dependencies that make it; for any row of a table."""
     parts = json.loads(row["parts"])
-    return bool(row["digest"] != passport_digest(row["chapter"], json.loads(row["parameters"]), parts))
+    try:
+        return bool(row["digest"] != passport_digest(row["chapter"], json.loads(row["parameters"]), parts))
+    except FileNotFoundError:  # a part that it depends on is no longer there
+        return True
 
 
 def check_shown(table: pd.DataFrame, allow_ci: bool = False) -> None:

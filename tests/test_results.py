@@ -172,6 +172,9 @@ def test_committed_numbers_go_stale_by_their_own_parts_alone(tmp_path: Path, mon
             assert not is_stale(row)
     monkeypatch.setattr(digests, "versions", lambda: {"torch": "3.0"})
     assert is_stale(row)
+    monkeypatch.undo()
+    gone = {"parts": '["media.py", "no_longer_there.py"]'}
+    assert not is_stale(row) and is_stale(pd.Series({**row, **gone}))
     with pytest.raises(FileNotFoundError, match=r"nothing\.py"):
         replace(run, parts=("nothing.py",)).write(tmp_path)
 
