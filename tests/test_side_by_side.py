@@ -229,6 +229,15 @@ def test_a_sweep_trains_what_is_missing_and_tells_what_failed(tmp_path: Path, mo
     assert side_by_side.sweep(units[:1]) == [] and units[0].path.stat().st_mtime_ns == before
 
 
+def test_trainings_to_be_timed_run_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
+    asked = []
+    monkeypatch.setattr(side_by_side, "_train_all", lambda units, jobs: asked.append((len(units), jobs)) or [])
+    side_by_side.sweep(jobs=4)
+    timed = sum(unit.condition.seed == side_by_side.COST_SEED for unit in side_by_side.plan())
+    assert asked == [(timed, 1), (len(side_by_side.plan()) - timed, 4)] and timed > 5
+
+
 def test_every_system_that_is_scored_has_its_costs() -> None:
     costs = side_by_side.family_of("costs")(Condition(profile="ci")).costs
     scored = {f"{paper}/{name}" for paper, names in SYSTEMS.items() for name in names}
