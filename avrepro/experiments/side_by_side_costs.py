@@ -96,7 +96,8 @@ def _fusion(name: str, units: int, classes: int) -> Cost:
 
 
 def _li2017(condition: Condition, clip: Clip, classes: int) -> dict[str, Cost]:
-    inputs = li2017.load_inputs(parameters_of(LightweightFusion, condition))
+    on_cpu = parameters_of(LightweightFusion, condition).model_copy(update={"device": "cpu"})
+    inputs = li2017.load_inputs(on_cpu)
     profile, network, k = inputs.profile, inputs.network, inputs.parameters.key_frames
     hearing = li2017.log_mel_feature()
     crnn = CRNN(_like(profile.crnn, classes=classes))
