@@ -45,7 +45,7 @@ SEEDS = {"fayek2020": 10}  # of a family; of the others:
 FEWER = 5
 VARIED = 3  # seeds where training clips are noisy or few
 COST_SEED = 1000  # of trainings that nobody has done before, so that they can be timed
-NOISE = (0.4,)  # of training labels that are made wrong
+NOISE = (0.2, 0.4)  # of training labels that are made wrong
 SHARES = (0.125, 0.25, 0.5)
 CORE = ("li2017", "parekh2018", "fayek2020", "bottleneck", "union")  # on the control and with wrong labels, too
 
