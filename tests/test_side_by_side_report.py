@@ -536,6 +536,13 @@ def test_losses_where_something_is_missing(world: World, shown: Callable) -> Non
                 assert cell == f"{text_of(loss).replace(' [', ' points [')} {word}"
 
 
+def test_what_rounds_to_nothing_is_no_loss() -> None:
+    words = {(1e-7, 2e-5): "same", (-4e-4, 4e-4): "same", (1e-7, 6e-4): "loses", (-0.01, -1e-7): "gains"}
+    words[-0.01, 0.01] = "undecided"
+    for (low, high), word in words.items():
+        assert tables._loses(Interval((low + high) / 2, low, high, "made up")) == word
+
+
 def test_beyond_the_papers(world: World, shown: Callable) -> None:
     evidence = world.evidence
     outputs, ours = shown(tables.beyond_table, evidence), [name for name in NAMES if name.startswith("beyond/")]
