@@ -119,7 +119,7 @@ class Run:
             "dependencies_digest": digests.dependencies(),
             "commit": digests.commit(),
             "versions": json.dumps(digests.versions(), sort_keys=True),
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # of two runs alike the later one counts
         }
         table = table.assign(**passport)[[*PASSPORT, *NUMBER]]
         with atomic(folder / f"{self.chapter}-{self.id}.parquet") as path:
