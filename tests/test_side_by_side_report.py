@@ -578,6 +578,7 @@ def test_marks_lie_at_cost_and_quality_and_names_apart(world: World, shown: Call
     assert len(axes.texts) == len(points) - left_out and left_out < len(points) / 2
     boxes = [text.get_window_extent() for text in axes.texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+    assert not any(box.contains(*mark) for box in boxes for mark in axes.transData.transform(list(points.values())))
     assert (
         len({(one.get_paths()[0].vertices.tobytes(), tuple(one.get_facecolor()[0])) for one in axes.collections}) == 4
     )

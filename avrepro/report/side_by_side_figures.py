@@ -8,6 +8,7 @@ import seaborn as sns
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.patheffects import withStroke
+from matplotlib.transforms import Bbox
 
 from avrepro.evaluation.intervals import Interval
 from avrepro.report import percent, show_figure
@@ -18,7 +19,10 @@ from avrepro.report.sortable import MISSING, Cell, show_sortable
 
 MARKERS = dict(zip(PAPERS, "os^D", strict=True))
 COLOURS = dict(zip(PAPERS, sns.color_palette("colorblind"), strict=False))
-NEARBY = ((5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top"))
+NEARBY = (  # where a name may stand: offset in points, and how it is aligned there
+    (5, 0, "left", "center"), (-5, 0, "right", "center"), (0, 5, "center", "bottom"), (0, -5, "center", "top"),
+    (4, 4, "left", "bottom"), (4, -4, "left", "top"), (-4, 4, "right", "bottom"), (-4, -4, "right", "top"),
+)  # fmt: skip
 
 
 def cost_figure(evidence: Evidence, corpus: str) -> None:
@@ -47,7 +51,7 @@ def cost_figure(evidence: Evidence, corpus: str) -> None:
                 f"Highest {METRICS[metric]}: {system_name(best)}, {percent(quality[best].value)} % at {macs[best]:,.0f}"
             )
     panels[0].legend(loc="best", fontsize=9)
-    unnamed = " A name that would lie on another is left out; the table above has all." if left_out else ""
+    unnamed = " A name that would lie on another or on a mark is left out; the table above has all." if left_out else ""
     show_figure(
         figure,
         f"Quality against cost, {DATA[corpus]} ({place(results)}): mAP (above) and micro F1 (below) in percent on test "
@@ -75,7 +79,8 @@ def draw_costs(axes: Axes, points: dict[str, tuple[float, float]]) -> int:
     axes.margins(0.12)
     axes.grid(alpha=0.3)
     axes.figure.canvas.draw()  # only then is known where anything lies
-    taken: list = []
+    marks = [Bbox.from_extents(x - 3, y - 3, x + 3, y + 3) for x, y in axes.transData.transform(list(points.values()))]
+    named: list[Bbox] = []
     for system, point in sorted(points.items(), key=lambda one: -one[1][1]):
         for right, up, across, along in NEARBY:
             text = axes.annotate(system.partition("/")[2].replace("_", " "), point, (right, up), fontsize=8.5,
@@ -83,11 +88,11 @@ def draw_costs(axes: Axes, points: dict[str, tuple[float, float]]) -> int:
                                  path_effects=[withStroke(linewidth=2, foreground="white")])  # fmt: skip
             box = text.get_window_extent()
             inside = box.x0 >= axes.bbox.x0 and box.x1 <= axes.bbox.x1
-            if inside and not any(box.overlaps(other) for other in taken):
-                taken.append(box)
+            if inside and not any(box.overlaps(other) for other in (*named, *marks)):
+                named.append(box)
                 break
             text.remove()
-    return len(points) - len(taken)
+    return len(points) - len(named)
 
 
 def noise_figure(evidence: Evidence) -> None:
