@@ -177,7 +177,8 @@ def robustness_table(evidence: Evidence) -> None:
             f"What is lost in {METRICS[metric]} ({place(results)}) where every test clip falls silent, is black, or "
             "shows its pictures late by some seconds; no system was taught that this can happen. Percentage points, "
             f"whole less impaired, with paired {100 * evidence.rule.level:g} % intervals. Loses: the whole interval is "
-            "above zero; gains: below; same: all of it rounds to 0.0.",
+            "above zero; gains: below; same: all of it rounds to 0.0; –: not measured, as it does not matter "
+            "to the system when a picture is shown.",
             results,
         )
 
