@@ -15,12 +15,22 @@ from avrepro.claims import SYSTEMS, Claim, load_claims
 from avrepro.corpora import dcase2017
 from avrepro.corpora.base import Clip, Corpus
 from avrepro.evaluation import average_precision, tagging_scores, tune_thresholds
-from avrepro.experiments import fayek2020, parekh2018, side_by_side, side_by_side_measured, side_by_side_systems
+from avrepro.experiments import (
+    fayek2020,
+    gated_crnn,
+    parekh2018,
+    side_by_side,
+    side_by_side_beyond,
+    side_by_side_measured,
+    side_by_side_systems,
+)
 from avrepro.experiments.bottleneck import train_bottleneck
+from avrepro.experiments.costs import multiply_accumulates
 from avrepro.experiments.key_frame_baselines import nearest_to_centres
 from avrepro.experiments.side_by_side import Unit
 from avrepro.experiments.side_by_side_measured import Told, best_single, quantity_of
 from avrepro.experiments.side_by_side_systems import Condition, Said, altered, fayek_inputs, impairments, parekh_inputs
+from avrepro.features.store import ClipArrays
 from avrepro.models.parekh2018 import Bags
 from avrepro.parameters import UnsynchronizedMIL
 
@@ -252,6 +262,11 @@ def test_every_system_that_is_scored_has_its_costs() -> None:
         both = of["fayek2020/audio"] + of["fayek2020/visual"]
         assert of["fayek2020/average"] == both < of["fayek2020/attention"]
         assert of["parekh2018/cvssp_gated_crnn"] < of["parekh2018/cvssp_fusion"]
+    one, three = costs["parekh2018/cvssp_gated_crnn"], costs["parekh2018/cvssp_fusion"]
+    assert three["parameters"] == 3 * one["parameters"]
+    listening = gated_crnn.log_mel_feature()
+    heard = multiply_accumulates(listening.compute, np.zeros(10 * 16_000, np.float32))
+    assert three["macs"] - heard == 3 * (one["macs"] - heard), "three networks hear the same spectrum"
     macs = {name: one["macs"] for name, one in costs.items()}
     assert macs["fayek2020/attention"] < 1.1 * macs["fayek2020/average"]
     assert macs["parekh2018/audio_only"] < macs["parekh2018/two_stream"]
@@ -293,6 +308,28 @@ def test_systems_of_both_modalities_are_asked_without_either() -> None:
             for how in ("silent", "black"):
                 worse = said.test[f"{system}@{how}"]
                 assert worse.shape == whole.shape and np.isfinite(worse).all() and not np.array_equal(worse, whole)
+
+
+def test_the_union_without_a_modality_does_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Test clips change sounds with each other: without sound nothing changes, without pictures the scores follow."""
+    condition = Condition(profile="ci")
+    before = side_by_side_beyond.of_union(condition)
+    test = before.rows("test")
+    order = np.arange(len(before.corpus.clips))
+    order[test] = test[::-1]
+    hearing, streams = fayek_inputs(condition), parekh_inputs(condition)
+    hearing = replace(hearing, log_mel=ClipArrays(tuple(hearing.log_mel.paths[row] for row in order)))
+    streams = replace(streams, segments=streams.segments.select(order))
+    monkeypatch.setattr(side_by_side_beyond, "fayek_inputs", lambda _: hearing)
+    monkeypatch.setattr(side_by_side_beyond, "parekh_inputs", lambda _: streams)
+    after = side_by_side_beyond.of_union(condition)
+    close, far = 1e-6, 2e-5  # a training of a few steps tells clips apart by little, and rounding by far less
+    for system in ("beyond/union", "beyond/union_without_words"):
+        silent, black = before.test[f"{system}@silent"], before.test[f"{system}@black"]
+        np.testing.assert_allclose(after.test[f"{system}@silent"], silent, rtol=0, atol=close)
+        np.testing.assert_allclose(after.test[f"{system}@black"], black[::-1], rtol=0, atol=close)
+        assert min(np.abs(one - one[::-1]).max() for one in (silent, black)) > far
+        assert np.abs(after.test[system] - before.test[system]).max() > far
 
 
 def test_the_plan_has_ten_seeds_of_fusions_and_five_of_all_others() -> None:
