@@ -1,11 +1,12 @@
-# make book | make test | make lab | make data: each sets up .venv first. Only the Python package index is needed.
+# make book | make test | make check | make lab | make data: each sets up .venv first. Only the Python package index
+# is needed.
 PYTHON ?= $(shell for p in python3 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 TEST_HOME := $(CURDIR)/_build/test-home
 export UV_LINK_MODE ?= hardlink
 
-.PHONY: book test data lab install lock lint browser clean
+.PHONY: book test check data lab install lock lint browser fingerprints clean
 
 # YAMNet's weights lie in a package; unsynchronized_mil hears by them where VGGish's are not at hand.
 book: install
@@ -38,9 +39,19 @@ lint: install
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# The tests keep their own cache, so that they neither use nor fill a person's.
+# The tests keep their own cache, so that they neither use nor fill a person's. Two processes, each with one thread.
+PYTEST := AVREPRO_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --durations=15
+
 test: lint browser
-	AVREPRO_HOME=$(TEST_HOME) $(BIN)/pytest --nbmake --nbmake-timeout=600 --durations=15 tests book
+	$(PYTEST) --nbmake --nbmake-timeout=600 tests book
+
+# Lint, types and tests, without whole chapters and the built book.
+check: lint
+	$(PYTEST) -m "not book and not chapter" tests
+
+# After the versions of recipes whose outputs changed were raised.
+fingerprints: install
+	AVREPRO_HOME=$(TEST_HOME) OMP_NUM_THREADS=1 $(BIN)/python tests/fingerprints.py
 
 browser:
 	@command -v chromium chromium-browser google-chrome >/dev/null || { \

@@ -1,4 +1,4 @@
-"""The command line: ``avrepro book | run | sweep | data | features | results | bench``."""
+"""The command line: ``avrepro book | run | sweep | measure | data | features | results | bench``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from avrepro.cli_data import add_data_command
-from avrepro.commands import add_command
+from avrepro.commands import add_command, at_least_one
 from avrepro.parameters import CHAPTERS, ParameterError, check, parse_value
 
 
@@ -39,25 +39,33 @@ def run(arguments: argparse.Namespace) -> None:
     if os.getpgrp() == os.getpid():  # whoever runs chapters side by side stops them so; a script's `&` would ignore it
         signal.signal(signal.SIGINT, signal.default_int_handler)
     from avrepro.home import home
-    from avrepro.runs import run_chapter, run_key
+    from avrepro.runs import check_output, run_chapter, run_key, scores_beside
 
-    kept = home() / "runs" / arguments.chapter / f"{run_key(arguments.chapter, given)}.ipynb"
-    notebook = run_chapter(arguments.chapter, given, arguments.output or kept)
-    print(f"The executed chapter is at {notebook}; its numbers: avrepro results")
+    output = arguments.output or home() / "runs" / arguments.chapter / f"{run_key(arguments.chapter, given)}.ipynb"
+    check_output(output)
+    scores_beside(output).unlink(missing_ok=True)
+    run_chapter(arguments.chapter, given, output)
+    print(f"The executed chapter is at {output}; its numbers: avrepro results")
+    if scores_beside(output).is_file():
+        print(f"Scores of your clips are at {scores_beside(output)}; the highest of each clip and system:")
+        print(_highest_scores(scores_beside(output)))
+
+
+def _highest_scores(path: Path, labels: int = 3) -> str:
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype={"clip": str, "label": str})
+    return table.groupby(["clip", "system"], sort=False).head(labels).to_string(index=False)
 
 
 def sweep(arguments: argparse.Namespace) -> None:
-    if arguments.chapter == "side_by_side":
-        return _sweep_side_by_side(arguments)
     if not arguments.grid:
         raise ParameterError("a sweep needs values to go through: --grid seed=0,1,2")
-    grid = {}
-    for text in arguments.grid:
-        name, _, values = text.partition("=")
-        grid[name] = [parse_value(arguments.chapter, name, value) for value in values.split(",")]
+    given, grid = _parameters(arguments.chapter, arguments.parameters), _grid(arguments.chapter, arguments.grid)
+    if twice := [name for name in grid if name in given]:
+        raise ParameterError(f"{', '.join(twice)}: given by -p and by --grid")
     from avrepro import runs
 
-    given = _parameters(arguments.chapter, arguments.parameters)
     outcomes = runs.sweep(arguments.chapter, grid, given, arguments.jobs)
     failed = [outcome for outcome in outcomes if outcome.state == "failed"]
     print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs are there; their numbers: avrepro results")
@@ -67,31 +75,32 @@ def sweep(arguments: argparse.Namespace) -> None:
         sys.exit(1)
 
 
-def _sweep_side_by_side(arguments: argparse.Namespace) -> None:
-    """Every system by many seeds, and the numbers that the book shows of them."""
-    if arguments.grid or arguments.parameters:
-        raise ParameterError("side_by_side sweeps what its chapter shows; it takes neither --grid nor -p")
-    from avrepro import results as store
-    from avrepro.experiments import side_by_side, side_by_side_measured
+def measure(arguments: argparse.Namespace) -> None:
+    from avrepro import checkout, measurements
 
-    failed = side_by_side.sweep(jobs=arguments.jobs)
-    for told in failed:
-        print(f"failed: {told}")
+    plan = measurements.plan(arguments.names or None)
+    failed = measurements.measure_all(plan, arguments.folder or checkout.COMMITTED, arguments.jobs, arguments.dry_run)
+    for reason in failed:
+        print(f"failed: {reason}")
     if failed:
         sys.exit(1)
-    for measured in side_by_side_measured.measure(store.COMMITTED):
-        run = measured.passport()
-        print(f"{run['corpus']}: run {run['run']}, {len(measured.table)} numbers in {store.COMMITTED}")
 
 
 def features(arguments: argparse.Namespace) -> None:
     given = _parameters(arguments.chapter, arguments.parameters)
     parameters = check(arguments.chapter, given)
-    from avrepro.experiments import load_inputs
+    from avrepro import protocol, systems
 
-    inputs = load_inputs(arguments.chapter, parameters)
-    print(f"{len(inputs.corpus.clips)} clips have their features, {len(inputs.corpus.missing)} are missing")
-    for clip in inputs.corpus.missing:
+    if not hasattr(parameters, "condition"):
+        raise ParameterError(f"{arguments.chapter} trains no systems and has no features of its own")
+    data, seen = protocol.load(parameters.condition), set()
+    for name in systems.of_paper(PAPER_OF[arguments.chapter]):
+        for feature in systems.SYSTEMS[name].features(parameters.condition).values():
+            if feature.recipe.key not in seen:
+                seen.add(feature.recipe.key)
+                here = data.arrays(feature).present
+                print(f"{feature.recipe.name}: {here.sum()} of {len(here)} clips")
+    for clip in data.corpus.missing:
         print(f"missing: {clip.id}: {clip.reason}")
 
 
@@ -99,22 +108,9 @@ def results(arguments: argparse.Namespace) -> None:
     from avrepro import results as store
 
     if arguments.claims:
-        from avrepro.report.side_by_side import claims_text, load
+        from avrepro.report import claims_text
 
-        print(claims_text(load()))
-        return
-    if arguments.measure:
-        from avrepro.experiments import fayek2020_measured, parekh2018_measured, real_recordings
-
-        chapters = {
-            "lightweight_fusion": real_recordings,
-            "unsynchronized_mil": parekh2018_measured,
-            "attention_fusion": fayek2020_measured,
-        }
-        for chapter, module in chapters.items():
-            for measured in module.measure(store.COMMITTED) if arguments.chapter in (None, chapter) else ():
-                run = measured.passport()
-                print(f"{run['corpus']}: run {run['run']}, {len(measured.table)} numbers in {store.COMMITTED}")
+        print(claims_text())
         return
     table = store.read().table
     if arguments.chapter:
@@ -137,16 +133,15 @@ def bench(arguments: argparse.Namespace) -> None:
     from avrepro import bench as timed
 
     print(f"{os.cpu_count()} processor cores, no GPU used; the best of {arguments.repeat}", flush=True)
-    for one in timed.bench(arguments.repeat):
-        print(
-            f"{one.task.name}: {one.ours:.3g} s; {one.task.instead}: {one.usual:.3g} s"
-            f"{' (scaled up)' if one.task.share < 1 else ''}; {one.ratio:.1f} times quicker",
-            flush=True,
-        )
+    for task, ours, usual in timed.bench(arguments.repeat):
+        scaled = " (scaled up)" if task.share < 1 else ""
+        instead = f"; {task.instead}: {usual:.3g} s{scaled}; {usual / ours:.1f} times quicker" if task.instead else ""
+        print(f"{task.name}: {ours:.3g} s{instead}", flush=True)
 
 
-SHOWN = ("run", "chapter", "system", "corpus", "profile", "seed", "split", "clips", "missing", "metric",
-         "value", "low", "high", "device", "commit", "time")  # fmt: skip
+SHOWN = ("run", "chapter", "measured", "system", "against", "corpus", "profile", "seeds", "split", "clips", "missing",
+         "metric", "value", "low", "high", "device", "commit", "time")  # fmt: skip
+PAPER_OF = {"lightweight_fusion": "li2017", "unsynchronized_mil": "parekh2018", "attention_fusion": "fayek2020"}
 
 
 def _markdown(table: Any) -> str:
@@ -165,6 +160,18 @@ def _parameters(chapter: str, texts: list[str]) -> dict[str, Any]:
             raise ParameterError(f"-p takes name=value, found {text!r}")
         given[name] = parse_value(chapter, name, value)
     return given
+
+
+def _grid(chapter: str, texts: list[str]) -> dict[str, list[Any]]:
+    """Values of each name, each once; a name may be given several times."""
+    grid: dict[str, list[Any]] = {}
+    for text in texts:
+        name, equals, values = text.partition("=")
+        if not equals:
+            raise ParameterError(f"--grid takes name=value,value, found {text!r}")
+        parsed = [parse_value(chapter, name, value) for value in values.split(",")]
+        grid[name] = list(dict.fromkeys([*grid.get(name, []), *parsed]))
+    return grid
 
 
 def _fail(error: Exception, status: int) -> int:
@@ -194,13 +201,17 @@ def _parser() -> argparse.ArgumentParser:
     added = add_command(commands, "run", text, "avrepro run lightweight_fusion -p seed=3", run)
     chapter_and_parameters(added)
     added.add_argument("--output", type=Path, help="where the executed notebook goes (default: the cache)")
-    text = (
-        "Run one chapter for every combination of values, or all that side_by_side shows; goes on where it was stopped."
-    )
+    text = "Run one chapter for every combination of values; goes on where it was stopped."
     added = add_command(commands, "sweep", text, "avrepro sweep lightweight_fusion --grid seed=0,1,2 --jobs 2", sweep)
     chapter_and_parameters(added)
     added.add_argument("--grid", metavar="NAME=V1,V2", action="append", default=[], help="values; may be repeated")
-    added.add_argument("--jobs", type=int, default=1, help="runs at a time")
+    added.add_argument("--jobs", type=at_least_one, default=1, help="runs at a time")
+    text = "Measure what the book shows and the default build cannot repeat (hours); says first what it will train."
+    added = add_command(commands, "measure", text, "avrepro measure robustness --jobs 2", measure)
+    added.add_argument("names", nargs="*", metavar="NAME", help="measurements; default: all of the plan")
+    added.add_argument("--jobs", type=at_least_one, default=1, help="trainings at a time")
+    added.add_argument("--folder", type=Path, help="where the numbers go (default: results/ of the project)")
+    added.add_argument("--dry-run", action="store_true", help="say what would be trained, and train nothing")
     add_data_command(commands)
     text = "Compute (or find) the frozen features that a chapter needs, without training anything."
     added = add_command(commands, "features", text, "avrepro features lightweight_fusion -p profile=ci", features)
@@ -210,10 +221,8 @@ def _parser() -> argparse.ArgumentParser:
     added.add_argument("--format", choices=("table", "markdown", "csv"), default="table")
     added.add_argument("--chapter", help="of one chapter alone")
     added.add_argument("--all", action="store_true", help="also the numbers of single classes and epochs")
-    text = "measure the committed results anew (hours; of one chapter: --chapter); needs esc10, paired and yamnet"
     added.add_argument("--claims", action="store_true", help="what the papers claim, and what holds on which data")
-    added.add_argument("--measure", action="store_true", help=text)
     text = "Time the parts that take the time against what one would use instead, on this machine."
     added = add_command(commands, "bench", text, "avrepro bench --repeat 3", bench)
-    added.add_argument("--repeat", type=int, default=3, metavar="N", help="the best of N (default: 3)")
+    added.add_argument("--repeat", type=at_least_one, default=3, metavar="N", help="the best of N (default: 3)")
     return parser

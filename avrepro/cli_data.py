@@ -11,10 +11,10 @@ from typing import Any
 
 from avrepro.commands import add_command
 
-# The words of the official lists, and the splits (avrepro.corpora.SPLITS) that their clips are in.
+# Names of the official lists, and the splits (avrepro.corpora.SPLITS) that their clips are in.
 LISTS: dict[str, dict[str, tuple[str, ...]]] = {
     "dcase2017": {"training": ("train", "validation"), "testing": ("test",), "evaluation": ("evaluation",)},
-    "audioset": {"balanced": (), "unbalanced": (), "evaluation": ()},  # a list a word
+    "audioset": {"balanced": (), "unbalanced": (), "evaluation": ()},  # a list a name
 }
 
 
@@ -28,7 +28,7 @@ def list_sources(arguments: argparse.Namespace) -> None:
         licence = textwrap.shorten(source.licence, 36, placeholder=" ...")
         size = in_words(source.size)
         rows.append((name, str(len(source.files)), size, whereabouts(name), checks, licence, source.what))
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
@@ -38,11 +38,8 @@ def fetch(arguments: argparse.Namespace) -> None:
     from avrepro.manifests import source
 
     entry = source(arguments.name)
-    paths = list(fetch_all(arguments.name, arguments.jobs).values())
-    if len(paths) <= 10:
-        print("\n".join(str(path) for path in paths))
-    else:
-        print(f"{len(paths)} files in {os.path.commonpath(paths)}")
+    paths = [str(path) for path in fetch_all(arguments.name, arguments.jobs).values()]
+    print("\n".join(paths) if len(paths) <= 10 else f"{len(paths)} files in {os.path.commonpath(paths)}")
     for file in entry.files:
         if file.unverifiable:
             print(f"{file.name} could not be checked: {file.unverifiable}")
@@ -59,14 +56,14 @@ def verify(arguments: argparse.Namespace) -> None:
     failed = False
     for name in arguments.names or known:
         checked = check(name)
-        count = len(known[name].files)
-        if len(checked.missing) == count:
+        files = known[name].files
+        if len(checked.missing) == len(files):
             print(f"{name}: not fetched" + (f"; avrepro data fetch {name}" if arguments.names else ""))
             failed |= bool(arguments.names)
             continue
-        unverifiable = sum(bool(file.unverifiable) and file.name in checked.good for file in known[name].files)
+        unverifiable = sum(bool(file.unverifiable) and file.name in checked.good for file in files)
         remark = f" ({unverifiable} without a hash to check)" if unverifiable else ""
-        print(f"{name}: {len(checked.good)} of {count} files are there and right{remark}")
+        print(f"{name}: {len(checked.good)} of {len(files)} files are there and right{remark}")
         for missing in checked.missing:
             print(f"  missing: {missing}")
         for wrong in checked.corrupt.values():
@@ -77,29 +74,20 @@ def verify(arguments: argparse.Namespace) -> None:
 
 
 def clips(arguments: argparse.Namespace) -> None:
-    words = LISTS[arguments.corpus]
-    if arguments.split not in words:
-        raise ValueError(f"{arguments.corpus} has the lists {', '.join(words)}, and none called {arguments.split!r}")
+    names = LISTS[arguments.corpus]
+    if arguments.split not in names:
+        raise ValueError(f"{arguments.corpus} has the lists {', '.join(names)}, and none called {arguments.split!r}")
+    from avrepro.corpora import audioset, dcase2017
     from avrepro.corpora.download import collect
     from avrepro.home import home
 
     if arguments.corpus == "dcase2017":
-        from avrepro.corpora import dcase2017
-
-        listed = [clip for clip in dcase2017.listed() if clip.split in words[arguments.split]]
+        listed = [clip for clip in dcase2017.listed() if clip.split in names[arguments.split]]
     else:
-        from avrepro.corpora import audioset
-
         listed = list(audioset.listed(arguments.split))
     folder = home() / "clips" / arguments.corpus
-    table = collect(
-        listed[: arguments.limit],
-        folder,
-        media=arguments.media,
-        jobs=arguments.jobs,
-        retry=arguments.retry,
-        cookies=arguments.cookies,
-    )
+    choices = {name: getattr(arguments, name) for name in ("media", "jobs", "retry", "cookies")}
+    table = collect(listed[: arguments.limit], folder, **choices)
     for status, count in table["status"].value_counts().items():
         print(f"{count:7d} {status}")
     print(f"{len(table):7d} clips; the row of each is in {folder}")
@@ -120,47 +108,35 @@ def load(arguments: argparse.Namespace) -> None:
 
 def add_data_command(commands: Any) -> None:
     """Add ``data`` and what is below it to the subparsers of ``avrepro``."""
-    text = "What the project uses and does not hold: tell, fetch and check it; get a corpus's clips; load a corpus."
+    text = "What the project uses and does not hold: list, fetch and check it; get a corpus's clips; load a corpus."
     below = add_command(commands, "data", text, "avrepro data list").add_subparsers(required=True, metavar="COMMAND")
 
-    add_command(
-        below,
-        "list",
-        "Every source: its files, where they are, how they are checked.",
-        "avrepro data list",
-        list_sources,
-    )
+    text = "Every source: its files, where they are, how they are checked."
+    add_command(below, "list", text, "avrepro data list", list_sources)
 
     text = "Fetch all files of a source: from AVREPRO_MIRROR, the cache, or the network, in this order."
     added = add_command(below, "fetch", text, "avrepro data fetch esc10", fetch)
     added.add_argument("name", help="a source, as avrepro data list names it")
     added.add_argument("--jobs", type=int, default=8, help="files at a time")
 
-    text = "Tell which files are missing and which are corrupt; without names, of every source that is there."
+    text = "Name the files that are missing and corrupt; without names, of every source that is there."
     added = add_command(below, "verify", text, "avrepro data verify dcase2017_task4", verify)
     added.add_argument("names", nargs="*", metavar="NAME", help="a source; of a named one nothing may be missing")
 
     text = "Get the clips of an official list, by yt-dlp or from a folder; goes on where it was stopped."
-    example = "avrepro data clips dcase2017 --split testing --jobs 8"
-    added = add_command(below, "clips", text, example, clips)
+    added = add_command(below, "clips", text, "avrepro data clips dcase2017 --split testing --jobs 8", clips)
     added.add_argument("corpus", choices=tuple(LISTS), help=" | ".join(LISTS))
-    added.add_argument(
-        "--split",
-        required=True,
-        metavar="LIST",
-        help="; ".join(f"{corpus}: {' | '.join(words)}" for corpus, words in LISTS.items()),
-    )
-    added.add_argument(
-        "--media", type=Path, metavar="DIR", help="a folder of clips held already; nothing is downloaded"
-    )
+    lists = "; ".join(f"{corpus}: {' | '.join(names)}" for corpus, names in LISTS.items())
+    added.add_argument("--split", required=True, metavar="LIST", help=lists)
+    added.add_argument("--media", type=Path, metavar="DIR", help="a folder that has the clips; nothing is downloaded")
     added.add_argument("--limit", type=int, metavar="N", help="the first N clips of the list alone")
     added.add_argument("--jobs", type=int, default=4, help="clips at a time")
     added.add_argument("--retry", action="store_true", help="ask again for clips that were found to be unusable")
     added.add_argument("--cookies", type=Path, metavar="FILE", help="a browser's cookies (Netscape format) for yt-dlp")
 
-    text = "Load a corpus (rendering the demo world where it is not there), and tell what is in it and what is missing."
+    text = "Load a corpus (rendering it where it is not there yet), and list what is in it and what is missing."
     added = add_command(below, "load", text, "avrepro data load folder --clips DIR --labels labels.csv", load)
-    added.add_argument("corpus", help="name of a corpus, such as demo; of an unknown one all names are told")
+    added.add_argument("corpus", help="name of a corpus, such as demo; an unknown one is answered with all names")
     added.add_argument("--profile", choices=("ci", "demo"), default="demo", help="size of the demo world")
     added.add_argument("--clips", help="folder of clips")
     added.add_argument("--labels", help="their labels.csv")

@@ -8,6 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 
+def at_least_one(text: str) -> int:
+    """A number of jobs or repetitions, for ``type`` of an argument."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 1, found {text!r}")
+    return int(text)
+
+
 def add_command(
     commands: Any, name: str, text: str, example: str, function: Callable[[argparse.Namespace], None] | None = None
 ) -> argparse.ArgumentParser:

@@ -5,25 +5,15 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
 
-from avrepro.encode import BITEXACT, add_video
-from avrepro.media import (
-    GAP,
-    STAMP,
-    MediaError,
-    MediaInfo,
-    check_clip,
-    open_container,
-    packets_of,
-    probe,
-    require_track,
-)
+from avrepro.containers import STAMP, MediaError, decoded, open_container, pictures_of, require_track, start_of
+from avrepro.encode import BITEXACT, BLOCK, add_audio, add_video, audio_block
+from avrepro.media import GAP, MediaInfo, check_clip, probe
 
 ROUNDED = 1.0  # s; the official lists give whole seconds, so a clip's last second may lack a part
 PREROLL = 1.0  # s of sound decoded before a cut, so that the decoder has settled
@@ -78,12 +68,8 @@ def cut(source: Path, target: Path, start: float, end: float, sound_from: Path |
             context.time_base = Fraction(1, CLOCK)
             for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
                 setattr(context, name, getattr(stream.codec_context, name))
-            audio = container.add_stream("aac", rate=rate, layout=layout, format="fltp")
-            audio.bit_rate = 96_000 * audio.codec_context.channels
-            audio.codec_context.thread_count = 1
-            audio.codec_context.flags |= av.codec.context.Flags.bitexact.value
-            blocks = _blocks(sound, rate, layout)
-            block = next(blocks, None)
+            audio = add_audio(container, rate, layout)
+            written = 0
             lasting: dict[int, int] = {}  # time stamp of a picture -> how long it is on show
             for frame, began, ended in _pictures(origin, stream, start, end):
                 picture = frame.reformat(width=width, height=height, format="yuv420p", threads=1)
@@ -92,13 +78,13 @@ def cut(source: Path, target: Path, start: float, end: float, sound_from: Path |
                 lasting[picture.pts] = round(ended * CLOCK) - picture.pts
                 shown = ended
                 _mux(container, video.encode(picture), lasting)
-                while block is not None and float(block.pts) / rate < ended:
-                    container.mux(audio.encode(block))
-                    block = next(blocks, None)
+                while written < min(sound.shape[1], ended * rate):
+                    container.mux(audio.encode(audio_block(sound, written, rate, layout)))
+                    written += BLOCK
             _mux(container, video.encode(None), lasting)
-            while block is not None:
-                container.mux(audio.encode(block))
-                block = next(blocks, None)
+            while written < sound.shape[1]:
+                container.mux(audio.encode(audio_block(sound, written, rate, layout)))
+                written += BLOCK
             container.mux(audio.encode(None))
     except av.FFmpegError as error:
         if error.errno == errno.ENOSPC:  # the fault of no clip
@@ -125,34 +111,13 @@ def _mux(container: Any, packets: list[Any], lasting: dict[int, int]) -> None:
         container.mux(packet)
 
 
-def _frames(container: Any, stream: Any, since: float) -> Iterator[tuple[Any, float]]:
-    """Decoded frames and their times (s of the clip's clock), from the key frame at or before ``since``."""
-    origin = max(0.0, (container.start_time or 0) / av.time_base)
-    if since > 0:
-        container.seek(int((since + origin) / stream.time_base), stream=stream)
-    for packet in chain(packets_of(container, stream), [None]):  # None: what the decoder still holds
-        try:
-            for frame in stream.decode(packet):
-                if frame.pts is not None:
-                    yield frame, float(frame.pts * frame.time_base) - origin
-        except av.FFmpegError:  # left out, as players do
-            continue
-
-
 def _pictures(container: Any, stream: Any, start: float, end: float) -> Iterator[tuple[Any, float, float]]:
     """Frames on show between start and end, each with when it appears and goes, in s from ``start``."""
-    length = end - start
-    shown, began, lasts = None, 0.0, 0.0
-    for frame, stamp in _frames(container, stream, start):
-        now = stamp - start
-        if shown is not None and now > STAMP:
-            yield shown, max(began, 0.0), min(now, length)
-        if now > length - STAMP:
+    for frame, began, ended, _ in pictures_of(container, stream, start):
+        if began - start > end - start - STAMP:
             return
-        shown, began = frame, now
-        lasts = float(frame.duration * frame.time_base) if frame.duration else 0.04
-    if shown is not None and began + lasts > STAMP:
-        yield shown, max(began, 0.0), min(began + lasts, length)
+        if ended - start > STAMP:
+            yield frame, max(began - start, 0.0), min(ended - start, end - start)
 
 
 def _sound(source: Path, start: float, end: float) -> tuple[np.ndarray, int, str]:
@@ -162,7 +127,10 @@ def _sound(source: Path, start: float, end: float) -> tuple[np.ndarray, int, str
     with open_container(source) as container:
         stream = require_track(source, container, "audio")
         resampler: Any = None
-        for frame, stamp in _frames(container, stream, max(0.0, start - PREROLL)):
+        for frame in decoded(container, stream, max(0.0, start - PREROLL)):
+            if frame.pts is None:
+                continue
+            stamp = float(frame.pts * frame.time_base) - start_of(container)
             if sound is None:
                 rate = frame.sample_rate if frame.sample_rate in AAC_RATES else 48_000
                 # some containers give a number of channels alone
@@ -183,10 +151,3 @@ def _sound(source: Path, start: float, end: float) -> tuple[np.ndarray, int, str
     if sound is None:
         raise MediaError(source, "the sound track holds nothing that can be decoded")
     return sound[:, : max(position, 0)], rate, layout
-
-
-def _blocks(sound: np.ndarray, rate: int, layout: str) -> Iterator[Any]:
-    for first in range(0, sound.shape[1], 1024):
-        block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, first : first + 1024]), "fltp", layout)
-        block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
-        yield block

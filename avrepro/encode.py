@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from fractions import Fraction
 from heapq import merge
 from typing import Any
@@ -11,18 +10,16 @@ import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 
+from avrepro.containers import AnyPath, MediaError, open_container, packets_of, require_track
 from avrepro.files import atomic
-from avrepro.media import EXACT, MediaError, decode_time, open_container, packets_of, require_track
+from avrepro.media import EXACT
 
 BITEXACT = {"fflags": "+bitexact"}  # no version of FFmpeg in what is written
+BLOCK = 1024  # samples of a frame of AAC
 
 
 def write_clip(
-    path: str | os.PathLike[str],
-    frames: np.ndarray,
-    fps: float | Fraction,
-    waveform: np.ndarray,
-    sample_rate: int,
+    path: AnyPath, frames: np.ndarray, fps: float | Fraction, waveform: np.ndarray, sample_rate: int
 ) -> None:
     """Write an mp4 with H.264 pictures (MPEG-4 where FFmpeg was built without x264) and AAC sound.
 
@@ -43,15 +40,9 @@ def write_clip(
         raise ValueError(f"waveform must be finite numbers [samples], found {waveform.dtype} {waveform.shape}")
     sound = np.clip(waveform, -1, 1).astype(np.float32)
     rate = Fraction(fps).limit_denominator(100_000)
-    with (
-        atomic(path) as temporary,
-        av.open(f"file:{temporary}", "w", format="mp4", options=BITEXACT) as container,
-    ):
+    with atomic(path) as temporary, av.open(f"file:{temporary}", "w", format="mp4", options=BITEXACT) as container:
         video = add_video(container, rate, width, height)
-        audio = container.add_stream("aac", rate=sample_rate, layout="mono", format="fltp")
-        audio.bit_rate = 96_000
-        audio.codec_context.thread_count = 1
-        audio.codec_context.flags |= av.codec.context.Flags.bitexact.value
+        audio = add_audio(container, sample_rate, "mono")
         reformatter = VideoReformatter()
         written = 0
         for index, picture in enumerate(frames):
@@ -61,20 +52,14 @@ def write_clip(
             container.mux(video.encode(frame))
             # sound goes along with the pictures, so that a player need not seek to and fro
             until = len(sound) if index == len(frames) - 1 else int((index + 1) / rate * sample_rate)
-            while written < len(sound) and (written + 1024 <= until or until == len(sound)):
-                block = av.AudioFrame.from_ndarray(sound[None, written : written + 1024], "fltp", "mono")
-                block.sample_rate, block.pts, block.time_base = sample_rate, written, Fraction(1, sample_rate)
-                container.mux(audio.encode(block))
-                written += 1024
+            while written < len(sound) and (written + BLOCK <= until or until == len(sound)):
+                container.mux(audio.encode(audio_block(sound[None], written, sample_rate, "mono")))
+                written += BLOCK
         container.mux(video.encode(None))
         container.mux(audio.encode(None))
 
 
-def remux_clip(
-    path: str | os.PathLike[str],
-    audio_from: str | os.PathLike[str],
-    video_from: str | os.PathLike[str],
-) -> None:
+def remux_clip(path: AnyPath, audio_from: AnyPath, video_from: AnyPath) -> None:
     """Write a clip with the sound of one file and the pictures of another, both as they are encoded.
 
     The container is the one that the suffix of ``path`` names; the stream digests of the two survive where
@@ -88,7 +73,7 @@ def remux_clip(
             with av.open(f"file:{temporary}", "w", options=BITEXACT) as container:
                 streams = (video, audio)
                 target = {one: container.add_stream_from_template(one, opaque=True) for one in streams}
-                for packet in merge(packets_of(first, audio), packets_of(second, video), key=decode_time):
+                for packet in merge(packets_of(first, audio), packets_of(second, video), key=_decode_time):
                     packet.stream = target[packet.stream]
                     container.mux(packet)
         except (av.FFmpegError, ValueError) as error:
@@ -109,3 +94,23 @@ def add_video(container: Any, rate: Fraction, width: int, height: int) -> Any:
     stream.codec_context.thread_count = 1  # x264 decides differently with another number of threads
     stream.codec_context.flags |= av.codec.context.Flags.bitexact.value
     return stream
+
+
+def add_audio(container: Any, rate: int, layout: str) -> Any:
+    stream = container.add_stream("aac", rate=rate, layout=layout, format="fltp")
+    stream.bit_rate = 96_000 * stream.codec_context.channels
+    stream.codec_context.thread_count = 1
+    stream.codec_context.flags |= av.codec.context.Flags.bitexact.value
+    return stream
+
+
+def audio_block(sound: np.ndarray, first: int, rate: int, layout: str) -> Any:
+    """The BLOCK samples from ``first`` on of a sound, float32 [channels, samples], as a frame."""
+    block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, first : first + BLOCK]), "fltp", layout)
+    block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
+    return block
+
+
+def _decode_time(packet: Any) -> float:
+    stamp = packet.dts if packet.dts is not None else packet.pts
+    return float((stamp or 0) * packet.time_base)

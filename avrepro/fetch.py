@@ -39,6 +39,10 @@ class WrongHash(FetchError):
         self.expected, self.found = expected, found
 
 
+class _Unreachable(Exception):
+    """An address that did not give its file; the next one may."""
+
+
 @dataclass(frozen=True)
 class Checked:
     """What of a source is on this machine: names of its files, and of corrupt ones what is wrong."""
@@ -70,7 +74,7 @@ def find(source: str, name: str | None = None) -> Path | None:
 def fetch_all(source: str, jobs: int = 8) -> dict[str, Path]:
     """Every file of a source, name -> path, ``jobs`` at a time.
 
-    Errors as `fetch`: the first one stops it, but files without an address are told of when all others are there.
+    Errors as `fetch`: the first one stops it, but files without an address are named when all others are there.
     """
     entry = manifests.source(source)
     if len(entry.files) == 1:
@@ -78,31 +82,28 @@ def fetch_all(source: str, jobs: int = 8) -> dict[str, Path]:
     by_hand = {file.name for file in entry.files if not file.addresses and _local(entry, file) is None}
     with ThreadPoolExecutor(jobs) as pool:
         wanted = [file for file in entry.files if file.name not in by_hand]
-        futures = {pool.submit(_fetch, entry, file, False): file.name for file in wanted}
+        futures = {file.name: pool.submit(_fetch, entry, file, False) for file in wanted}
         try:
-            for future in track(as_completed(futures), f"fetching {source}", total=len(futures), unit="files"):
-                future.result()
+            for done in track(as_completed(futures.values()), f"fetching {source}", len(futures), "files"):
+                done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
     if by_hand:
         raise _no_address(entry, sorted(by_hand))
-    paths = {name: future.result() for future, name in futures.items()}
-    return {file.name: paths[file.name] for file in entry.files}
+    return {name: future.result() for name, future in futures.items()}
 
 
 def at_hand(source: str) -> bool:
     """Whether all files of a source are in the mirror or the cache; they are not read."""
-    entry = manifests.source(source)
-    return all(_local(entry, file) is not None for file in entry.files)
+    return whereabouts(source) not in ("partly", "no")
 
 
 def whereabouts(source: str) -> str:
     """Where a source's files lie: mirror, cache, both, partly (some are nowhere), or no."""
     entry = manifests.source(source)
-    paths = [_local(entry, file) for file in entry.files]
-    here = [path for path in paths if path is not None]
-    if len(here) < len(paths):
+    here = [path for file in entry.files if (path := _local(entry, file)) is not None]
+    if len(here) < len(entry.files):
         return "partly" if here else "no"
     cached = sum(path.is_relative_to(home()) for path in here)
     return "mirror" if cached == 0 else "cache" if cached == len(here) else "both"
@@ -120,14 +121,24 @@ def check(source: str) -> Checked:
     return checked
 
 
-def mirror(source: Source) -> Path | None:
+def in_words(size: int | None) -> str:
+    """Bytes in words a person reads: 17 kB, 2.2 GB; "size unknown" for None."""
+    if size is None:
+        return "size unknown"
+    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= scale:
+            return f"{size / scale:.3g} {unit}" if size < 99.95 * scale else f"{size / scale:.0f} {unit}"
+    return f"{size} bytes"
+
+
+def _mirror(source: Source) -> Path | None:
     """The source's folder in the mirror, None without one."""
     named = os.environ.get("AVREPRO_MIRROR")
     return Path(named).expanduser() / (source.mirror or source.name) if named else None
 
 
 def _local(source: Source, file: File) -> Path | None:
-    for folder in (mirror(source), home() / "downloads" / source.name):
+    for folder in (_mirror(source), home() / "downloads" / source.name):
         if folder is not None and (folder / file.name).is_file():
             return folder / file.name
     return None
@@ -141,11 +152,10 @@ def _find(source: Source, file: File) -> Path | None:
 
 
 def _verify(path: Path, file: File, where: object) -> None:
-    """:raises WrongHash: ``where`` is not ``file``; its size is looked at first, because that is quick."""
+    """:raises WrongHash: ``where`` is not ``file``."""
     size = path.stat().st_size
-    digest = hashlib.sha1 if file.sha1 else hashlib.sha256
     with path.open("rb") as opened:
-        found = "" if file.unverifiable else hashlib.file_digest(opened, digest).hexdigest()
+        found = "" if file.unverifiable else hashlib.file_digest(opened, "sha1" if file.sha1 else "sha256").hexdigest()
     expected = file.sha256 or file.sha1 or file.sha256_prefix
     if not found.startswith(expected):
         kind = "a SHA-256 that begins with" if file.sha256_prefix else "SHA-1" if file.sha1 else "SHA-256"
@@ -158,7 +168,7 @@ def _fetch(source: Source, file: File, bar: bool) -> Path:
     path = _find(source, file)
     if path is not None:
         return path
-    kept = home() / "downloads" / source.name / file.name
+    target = home() / "downloads" / source.name / file.name
     if not file.addresses:
         raise _no_address(source, [file.name])
     reasons = []
@@ -166,13 +176,14 @@ def _fetch(source: Source, file: File, bar: bool) -> Path:
         if bar or len(source.files) == 1:
             say(f"fetching {file.name} ({in_words(file.size)}): {address}")
         try:
-            return _download(address, file, kept, bar)
+            _download(address, file, target, bar)
+            return target
         except _Unreachable as error:
             reasons.append(f"{address}: {error}")
         except WrongHash as error:
             reasons.append(f"fetched twice and wrong both times: {error}")
         except OSError as error:
-            raise _disk_error(error, kept, file) from error
+            raise _disk_error(error, target, file) from error
     tried = "\n  ".join(reasons)
     raise FetchError(
         f"{source.name}/{file.name} cannot be fetched:\n  {tried}\n"
@@ -188,24 +199,21 @@ def _no_address(source: Source, names: list[str]) -> FetchError:
 
 def _places(source: Source, name: str) -> str:
     """Where a person may put a file, as a sentence."""
-    folder = mirror(source)
+    folder = _mirror(source)
     wanted = folder / name if folder else f"{source.mirror or source.name}/{name} in a folder of your own"
     named = "" if folder else " and let AVREPRO_MIRROR name that folder"
     return f"Put it at {home() / 'downloads' / source.name / name}, or at {wanted}{named}."
 
 
-class _Unreachable(Exception):
-    """An address that did not give its file; the next one may."""
-
-
-def _download(address: str | Wheel | Member, file: File, kept: Path, bar: bool) -> Path:
+def _download(address: str | Wheel | Member, file: File, target: Path, bar: bool) -> None:
     """Nothing has the final name before its hash is known to be right; a wrong one is fetched once more."""
-    kept.parent.mkdir(parents=True, exist_ok=True)
-    if file.size is not None and shutil.disk_usage(kept.parent).free < file.size:
-        raise OSError(errno.ENOSPC, f"{in_words(shutil.disk_usage(kept.parent).free)} are free")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(target.parent).free
+    if file.size is not None and free < file.size:
+        raise OSError(errno.ENOSPC, f"{in_words(free)} are free")
     for attempt in (1, 2):
         try:
-            with atomic(kept) as path:
+            with atomic(target) as path:
                 if isinstance(address, Wheel):
                     _get_wheel(address, path)
                 elif isinstance(address, Member):
@@ -213,11 +221,10 @@ def _download(address: str | Wheel | Member, file: File, kept: Path, bar: bool) 
                 else:
                     _get(address, path, bar)
                 _verify(path, file, address)
-            break
+            return
         except WrongHash:  # damaged on its way, perhaps
             if attempt == 2:
                 raise
-    return kept
 
 
 def _get(address: str, path: Path, bar: bool) -> None:
@@ -226,12 +233,11 @@ def _get(address: str, path: Path, bar: bool) -> None:
 
     try:
         pooch.HTTPDownloader(progressbar=bar)(address, str(path), None)
-    except (requests.exceptions.SSLError, requests.exceptions.ProxyError) as error:
-        raise _Unreachable(error) from error
-    except requests.ConnectionError as error:
-        raise _Unreachable(f"no connection to {urlsplit(address).netloc}; is there a network?") from error
     except requests.RequestException as error:
-        raise _Unreachable(error) from error
+        known = isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError)
+        if known or not isinstance(error, requests.ConnectionError):
+            raise _Unreachable(error) from error
+        raise _Unreachable(f"no connection to {urlsplit(address).netloc}; is there a network?") from error
 
 
 def _get_member(address: Member, path: Path, bar: bool) -> None:
@@ -274,26 +280,11 @@ def _pip() -> list[str]:
     return [other]
 
 
-def _disk_error(error: OSError, kept: Path, file: File) -> FetchError:
-    where = f"AVREPRO_HOME={home()}"
+def _disk_error(error: OSError, target: Path, file: File) -> FetchError:
+    advice = f"let AVREPRO_HOME name a folder on another disk (now AVREPRO_HOME={home()})."
     if error.errno in NO_ROOM:
-        return FetchError(
-            f"no room for {file.name} ({in_words(file.size)}) in {kept.parent}: {error.strerror}. Make room there, or "
-            f"let AVREPRO_HOME name a folder on another disk (now {where})."
-        )
+        where = f"no room for {file.name} ({in_words(file.size)}) in {target.parent}"
+        return FetchError(f"{where}: {error.strerror}. Make room there, or {advice}")
     if error.errno in NOT_WRITABLE:
-        return FetchError(
-            f"the cache cannot be written: {kept.parent}: {error.strerror}. Let AVREPRO_HOME name a folder that can "
-            f"(now {where})."
-        )
-    return FetchError(f"{kept}: {error}")
-
-
-def in_words(size: int | None) -> str:
-    """Bytes in words a person reads: 17 kB, 2.2 GB; "size unknown" for None."""
-    if size is None:
-        return "size unknown"
-    for unit, scale in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if size >= scale:
-            return f"{size / scale:.3g} {unit}" if size < 99.95 * scale else f"{size / scale:.0f} {unit}"
-    return f"{size} bytes"
+        return FetchError(f"the cache cannot be written: {target.parent}: {error.strerror}. Change that, or {advice}")
+    return FetchError(f"{target}: {error}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+SCORES_FILE = "AVREPRO_SCORES"  # environment variable of a chapter: where `avrepro run` wants scores of own clips
+
 
 def home() -> Path:
     """The cache folder: ``AVREPRO_HOME``, or avrepro's folder in the user's cache. Not created here."""

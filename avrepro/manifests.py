@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
+from typing import Annotated
 from urllib.parse import quote
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 FOLDER = Path(__file__).resolve().parents[1] / "data_manifests"
 NO_SOURCES = {"claims", "demo_world"}  # manifests of nothing that is fetched
+
+Http = Annotated[str, Field(pattern=r"^https?://[^ ]+$")]
 
 
 class ManifestError(ValueError):
@@ -35,7 +38,7 @@ class Wheel(_Strict):
 class Member(_Strict):
     """A file inside a zip archive."""
 
-    archive: str = Field(pattern=r"^https?://[^ ]+$")
+    archive: Http
     member: str  # the end of its path in the archive
 
     def __str__(self) -> str:
@@ -46,37 +49,22 @@ class File(_Strict):
     """One file: its name below the source's folder, where it is got, and how it is checked."""
 
     name: str
-    addresses: list[str | Wheel | Member] = []  # tried in this order; none: Source.by_hand says what to do
-    size: int | None = Field(default=None, ge=0)  # bytes; None where the publisher does not tell
+    addresses: list[Http | Wheel | Member] = []  # tried in this order; none: Source.by_hand says what to do
+    size: int | None = Field(default=None, ge=0)  # bytes; None where the publisher does not state it
     sha256: str = Field(default="", pattern="^([0-9a-f]{64})?$")
     sha256_prefix: str = Field(default="", pattern="^([0-9a-f]{8,63})?$")  # as a torch-hub style name carries it
     sha1: str = Field(default="", pattern="^([0-9a-f]{40})?$")
     unverifiable: str = ""  # why there is no hash
 
-    @field_validator("name")
-    @classmethod
-    def below_its_folder(cls, name: str) -> str:
-        parts = PurePosixPath(name).parts
-        if not parts or name != "/".join(parts) or name.startswith("/") or ".." in parts or "\\" in name:
-            raise ValueError(f"a path below the source's folder is wanted, found {name!r}")
-        return name
-
-    @field_validator("addresses")
-    @classmethod
-    def http(cls, addresses: list[str | Wheel | Member]) -> list[str | Wheel | Member]:
-        for address in addresses:
-            if isinstance(address, str) and (not address.startswith(("https://", "http://")) or " " in address):
-                raise ValueError(f"an http address without blanks is wanted, found {address!r}")
-        return addresses
-
     @model_validator(mode="after")
-    def one_check(self) -> File:
+    def has_a_place_and_one_check(self) -> File:
+        parts = PurePosixPath(self.name).parts
+        if not parts or self.name != "/".join(parts) or parts[0] == "/" or ".." in parts or "\\" in self.name:
+            raise ValueError(f"a path below the source's folder is wanted, found {self.name!r}")
         given = [key for key in ("sha256", "sha256_prefix", "sha1", "unverifiable") if getattr(self, key)]
         if len(given) != 1:
-            raise ValueError(
-                f"{self.name}: one of sha256, sha256_prefix, sha1, or unverifiable (with the reason why there is no "
-                f"hash) is wanted, found {', '.join(given) or 'none'}"
-            )
+            wanted = "one of sha256, sha256_prefix, sha1, or unverifiable (with the reason why there is no hash)"
+            raise ValueError(f"{self.name}: {wanted} is wanted, found {', '.join(given) or 'none'}")
         return self
 
     @property
@@ -94,17 +82,16 @@ class Source(_Strict):
     what: str
     bibtex: str = Field(pattern=r"^@[a-z]+\{")
     licence: str
-    page: str = Field(pattern=r"^https?://[^ ]+$")
+    page: Http
     mirror: str = ""  # its folder in a mirror, where that is not its name
     by_hand: str = ""  # what to do about files that have no public address
-    files: list[File]
+    files: list[File] = Field(min_length=1)
 
     @model_validator(mode="after")
-    def files_are_told_apart(self) -> Source:
+    def has_each_file_once(self) -> Source:
         names = [file.name for file in self.files]
-        twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
-        if twice or not names:
-            raise ValueError(f"files: named twice: {', '.join(twice)}" if twice else "files: there is none")
+        if len(set(names)) < len(names):
+            raise ValueError(f"files named twice: {', '.join(sorted({n for n in names if names.count(n) > 1}))}")
         if not self.by_hand and any(not file.addresses for file in self.files):
             raise ValueError("by_hand must say how to get the files that have no address")
         return self
@@ -173,7 +160,6 @@ def _listed(path: Path, base: str | None) -> list[dict[str, object]]:
         for row in csv.DictReader(file):
             upstream = row.get("upstream", row["name"])
             addresses = [f"{base}/{quote(upstream)}"] if base and upstream else []
-            files.append(
-                {"name": row["name"], "addresses": addresses, "size": int(row["size"]), "sha256": row["sha256"]}
-            )
+            one = {"name": row["name"], "addresses": addresses, "size": int(row["size"]), "sha256": row["sha256"]}
+            files.append(one)
     return files

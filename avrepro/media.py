@@ -1,43 +1,41 @@
 """Clips as files: sound and frames read, files checked and digested (PyAV, FFmpeg).
 
-Time 0 of a clip is where its container begins; sound and frames are placed by their time stamps, so encoder
-priming, edit lists and streams that begin late leave them in step. Every decoder runs on one thread: decoded
-bytes are the same everywhere, and callers parallelise over clips.
+Sound and frames are placed by their time stamps, so encoder priming, edit lists and streams that begin late leave
+them in step.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import av
 import numpy as np
 import soxr
 from av.video.reformatter import Interpolation, VideoReformatter
 
-Kind = Literal["audio", "video"]
+from avrepro.containers import (
+    NAME,
+    STAMP,
+    AnyPath,
+    Kind,
+    MediaError,
+    decoded,
+    find_track,
+    open_container,
+    packets_of,
+    pictures_of,
+    require_track,
+    stamp_of,
+    start_of,
+)
 
-NAME = {"audio": "sound", "video": "video"}
 GAP = 0.05  # s; a jump in the sound's time stamps beyond this is silence, below it is rounding of the container
-STAMP = 0.6e-3  # s; Matroska and WebM round time stamps to whole milliseconds
 ENDING = 0.5  # s; by how much a stream may end before its container says so
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same RGB on every processor
-
-
-class MediaError(ValueError):
-    """A file that cannot be used as a clip; ``reason`` says why, in words a person can act on."""
-
-    def __init__(self, path: str | os.PathLike[str], reason: str) -> None:
-        super().__init__(os.fspath(path), reason)  # both in args, so that it crosses process borders
-        self.path = Path(path)
-        self.reason = reason
-
-    def __str__(self) -> str:
-        return f"{self.path}: {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -52,10 +50,10 @@ class MediaInfo:
     height: int  # px
 
 
-def probe(path: str | os.PathLike[str]) -> MediaInfo:
+def probe(path: AnyPath) -> MediaInfo:
     """Length, sound and picture format of a file, from its headers. Raises MediaError."""
     with open_container(path) as container:
-        audio, video = _find(container, "audio"), _find(container, "video")
+        audio, video = find_track(container, "audio"), find_track(container, "video")
         duration = _claimed(container)
         if duration is None:  # live recordings leave it out of the header
             duration = max(_ends(container).values(), default=0.0)
@@ -70,7 +68,7 @@ def probe(path: str | os.PathLike[str]) -> MediaInfo:
         )
 
 
-def check_clip(path: str | os.PathLike[str]) -> None:
+def check_clip(path: AnyPath) -> None:
     """Raise MediaError if ``path`` cannot be used as a clip.
 
     A usable clip has a sound track and a video track, both with content, reaching to where the container
@@ -78,7 +76,7 @@ def check_clip(path: str | os.PathLike[str]) -> None:
     succeed on what passes.
     """
     with open_container(path) as container:
-        lacking = [NAME[kind] for kind in ("audio", "video") if _find(container, kind) is None]
+        lacking = [NAME[kind] for kind in ("audio", "video") if find_track(container, kind) is None]
         if lacking:
             raise MediaError(path, " and ".join(f"no {name} track" for name in lacking))
         _check_complete(path, container)
@@ -87,7 +85,7 @@ def check_clip(path: str | os.PathLike[str]) -> None:
 
 
 def read_audio(
-    path: str | os.PathLike[str], sample_rate: int | None = None, duration: float | None = None
+    path: AnyPath, sample_rate: int | None = None, duration: float | None = None, pad: bool = True
 ) -> np.ndarray:
     """The sound of a clip, float32 [samples] mono (the mean of its channels), full scale at +-1.
 
@@ -96,6 +94,7 @@ def read_audio(
     sample_rate: Hz of the result; by default the recording's own. Resampled by soxr's HQ recipe
         (linear phase; flat to about 0.91 of the lower Nyquist frequency, more than 100 dB down above it).
     duration: s; the result is cut, or padded with zeros at its end, to round(duration * sample_rate) samples.
+    pad: False: it is cut and not padded, so that its length says how much was recorded.
 
     Packets that do not decode are left out and their time is silent. Raises MediaError where there is no
     sound track or nothing of it decodes.
@@ -109,12 +108,12 @@ def read_audio(
         rate = sample_rate
     if duration is not None:
         samples = round(duration * rate)
-        waveform = np.pad(waveform[:samples], (0, max(0, samples - len(waveform))))
+        waveform = np.pad(waveform[:samples], (0, max(0, samples - len(waveform)) if pad else 0))
     return np.ascontiguousarray(waveform, dtype=np.float32)
 
 
 def read_frames(
-    path: str | os.PathLike[str],
+    path: AnyPath,
     times: Sequence[float] | np.ndarray | None = None,
     *,
     fps: float | None = None,
@@ -151,41 +150,29 @@ def read_frames(
     pictures: list[np.ndarray] = []
     shown: list[float] = []
     reformatter = VideoReformatter()
-    picture: np.ndarray | None = None  # of the frame that is on show, converted only once it is wanted
-
-    def show_until(limit: float, frame: Any, began: float) -> None:
-        nonlocal picture, size
-        while time_of(len(pictures)) < limit:
-            if picture is None:
-                size = size or (frame.height, frame.width)
-                picture = _to_rgb(reformatter, frame, size)
-            pictures.append(picture)
-            shown.append(began)
-
+    frame: Any = None
     with open_container(path) as container:
         stream = require_track(path, container, "video")
-        origin = _origin(container)
-        interval = float(1 / (stream.average_rate or stream.guessed_rate or 25))
-        frame, began, longest = None, 0.0, interval
-        for count, following in enumerate(_decode(container, stream)):
-            stamp = following.pts if following.pts is not None else following.dts
-            start = count * interval if stamp is None else float(stamp * stream.time_base) - origin
-            if frame is not None:
-                show_until(start - STAMP, frame, began)
-            frame, began, picture = following, start, None
-            longest = float(following.duration * stream.time_base) if following.duration else interval
+        for frame, began, ended, last in pictures_of(container, stream):
+            size = size or (frame.height, frame.width)
+            until = ended - STAMP
+            if last:  # both the last time stamp and the last duration are rounded
+                until = ended - 2 * STAMP if wanted is None else np.inf
+            picture: np.ndarray | None = None  # converted only where it is wanted
+            while time_of(len(pictures)) < until:
+                picture = _to_rgb(reformatter, frame, size) if picture is None else picture
+                pictures.append(picture)
+                shown.append(began)
             if wanted is not None and len(pictures) == len(wanted):
                 break
-        if frame is None:
-            raise MediaError(path, "the video track holds no frame that can be decoded; export the clip again")
-        # both the last time stamp and the last duration are rounded
-        show_until(began + longest - 2 * STAMP if wanted is None else np.inf, frame, began)
+    if frame is None:
+        raise MediaError(path, "the video track holds no frame that can be decoded; export the clip again")
     if not pictures:
         return np.empty((0, *(size or (0, 0)), 3), np.uint8), np.empty(0)
     return np.stack(pictures), np.array(shown, dtype=np.float64)
 
 
-def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
+def stream_digest(path: AnyPath, kind: Kind) -> str:
     """SHA-256 (hex) of one stream: its codec, format and encoded packets with their times, without decoding.
 
     What is read from the sound depends on the sound's encoded bytes alone, so a clip remuxed with other
@@ -202,7 +189,7 @@ def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
         digest.update(repr((kind, context.name, form)).encode())
         digest.update(context.extradata or b"")
         for packet in packets_of(container, stream):
-            stamp = packet.pts if packet.pts is not None else packet.dts
+            stamp = stamp_of(packet)
             # in seconds as a fraction: a muxer may choose another time base for the same instants
             began = None if stamp is None else stamp * packet.time_base
             digest.update(f"|{began}|{packet.size}|".encode())
@@ -210,89 +197,14 @@ def stream_digest(path: str | os.PathLike[str], kind: Kind) -> str:
     return digest.hexdigest()
 
 
-def open_container(path: str | os.PathLike[str]) -> Any:
-    file = Path(path)
-    if not file.exists():
-        raise MediaError(path, "no such file")
-    if not file.is_file():
-        raise MediaError(path, "not a file")
-    if file.stat().st_size == 0:
-        raise MediaError(path, "the file is empty (0 bytes); copy or download it again")
-    try:
-        # "file:" keeps a name like "a:b.mp4" from being read as an address; the whitelist keeps playlists
-        # away from the network
-        return av.open(f"file:{file}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
-    except av.PermissionError as error:
-        raise MediaError(path, "may not be read; check its permissions") from error
-    except av.FFmpegError as error:
-        with file.open("rb") as handle:
-            start = handle.read(16)
-        if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-            reason = "truncated or damaged mp4 (its index, 'moov', is missing or broken); download it again"
-        elif start[:4] == b"\x1aE\xdf\xa3" or start[:4] == b"RIFF":
-            reason = "truncated or damaged file (its header cannot be read); download it again"
-        else:
-            reason = "not a video file, whatever its name says"
-        raise MediaError(path, reason) from error
-
-
-def _find(container: Any, kind: str) -> Any:
-    """The first track of a kind, or None. A cover picture is no video track."""
-    for stream in getattr(container.streams, kind):
-        if not stream.disposition & av.stream.Disposition.attached_pic and stream.codec_context is not None:
-            stream.codec_context.thread_count = 1
-            return stream
-    return None
-
-
-def require_track(path: str | os.PathLike[str], container: Any, kind: str) -> Any:
-    stream = _find(container, kind)
-    if stream is None:
-        raise MediaError(path, f"no {NAME[kind]} track")
-    return stream
-
-
-def _origin(container: Any) -> float:
-    """Time stamp (s) of the clip's time 0; a start below 0 is priming, which the decoders take away."""
-    return max(0.0, (container.start_time or 0) / av.time_base)
-
-
-def packets_of(container: Any, *streams: Any) -> Iterator[Any]:
-    """Packets until the end of the file, or of what can be read of it."""
-    try:
-        for packet in container.demux(streams):
-            if packet.size:
-                yield packet
-    except av.FFmpegError:
-        return
-
-
-def _decode(container: Any, stream: Any) -> Iterator[Any]:
-    """Frames in order of presentation; what does not decode is left out, as players do."""
-    for packet in packets_of(container, stream):
-        try:
-            yield from packet.decode()
-        except av.FFmpegError:
-            continue
-    try:
-        yield from stream.decode(None)
-    except av.FFmpegError:
-        return
-
-
-def decode_time(packet: Any) -> float:
-    stamp = packet.dts if packet.dts is not None else packet.pts
-    return float((stamp or 0) * packet.time_base)
-
-
-def _decode_sound(path: str | os.PathLike[str], container: Any, duration: float | None) -> tuple[np.ndarray, int]:
+def _decode_sound(path: AnyPath, container: Any, duration: float | None) -> tuple[np.ndarray, int]:
     """Mono sound at its own rate from the clip's time 0 on, a little more than ``duration``; and its rate."""
     stream = require_track(path, container, "audio")
-    origin = _origin(container)
+    origin = start_of(container)
     claimed = _claimed(container)
     pieces: list[np.ndarray] = []
     position = rate = 0
-    for frame in _decode(container, stream):
+    for frame in decoded(container, stream):
         rate = rate or frame.sample_rate
         if frame.sample_rate != rate:
             reason = f"the sound changes from {rate} to {frame.sample_rate} Hz; export it with one rate"
@@ -332,10 +244,8 @@ def _mono(frame: Any) -> np.ndarray:
 def _to_rgb(reformatter: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:
     height, width = size
     smaller = height < frame.height or width < frame.width
-    method = Interpolation.AREA if smaller else Interpolation.BILINEAR
-    return reformatter.reformat(
-        frame, width=width, height=height, format="rgb24", interpolation=method | EXACT, threads=1
-    ).to_ndarray()
+    method = (Interpolation.AREA if smaller else Interpolation.BILINEAR) | EXACT
+    return reformatter.reformat(frame, width, height, "rgb24", interpolation=method, threads=1).to_ndarray()
 
 
 def _claimed(container: Any) -> float | None:
@@ -346,16 +256,15 @@ def _claimed(container: Any) -> float | None:
 def _ends(container: Any) -> dict[Any, float]:
     """Where the last packet of each track ends, s after the container's start, by reading all packets."""
     ends: dict[Any, float] = {}
-    origin = _origin(container)
-    streams = [stream for kind in ("audio", "video") if (stream := _find(container, kind)) is not None]
+    origin = start_of(container)
+    streams = [stream for kind in ("audio", "video") if (stream := find_track(container, kind)) is not None]
     for packet in packets_of(container, *streams):
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        end = float(((stamp or 0) + (packet.duration or 0)) * packet.time_base) - origin
+        end = float(((stamp_of(packet) or 0) + (packet.duration or 0)) * packet.time_base) - origin
         ends[packet.stream] = max(end, ends.get(packet.stream, 0.0))
     return ends
 
 
-def _check_complete(path: str | os.PathLike[str], container: Any) -> None:
+def _check_complete(path: AnyPath, container: Any) -> None:
     """Raise MediaError if a track is empty or ends before the container says it does."""
     with Path(path).open("rb") as handle:
         magic, size = handle.read(4), int.from_bytes(handle.read(4), "little")
@@ -364,20 +273,16 @@ def _check_complete(path: str | os.PathLike[str], container: Any) -> None:
     if magic == b"RIFF" and size + 8 > present:
         raise MediaError(path, f"truncated: {size + 8} bytes long by its header, {present} found; download it again")
     ends = _ends(container)
+    stated = [("clip", max(ends.values(), default=0.0), _claimed(container) or 0.0)]
     for kind in ("audio", "video"):
-        stream = _find(container, kind)
-        if ends.get(stream, 0.0) <= 0:
+        stream = find_track(container, kind)
+        end = ends.get(stream, 0.0)
+        if end <= 0:
             raise MediaError(path, f"the {NAME[kind]} track has zero length")
         if stream.duration is not None and stream.time_base is not None:
-            start = float((stream.start_time or 0) * stream.time_base) - _origin(container)
-            stated = start + float(stream.duration * stream.time_base)
-            _check_end(path, NAME[kind], ends[stream], stated)
-    claimed = _claimed(container)
-    if claimed is not None:
-        _check_end(path, "clip", max(ends.values()), claimed)
-
-
-def _check_end(path: str | os.PathLike[str], what: str, end: float, stated: float) -> None:
-    if end < stated - ENDING:
-        found = f"the {what} should last {stated:.1f} s and ends after {end:.1f} s"
-        raise MediaError(path, f"truncated: {found}; download it again")
+            start = float((stream.start_time or 0) * stream.time_base) - start_of(container)
+            stated.insert(-1, (NAME[kind], end, start + float(stream.duration * stream.time_base)))
+    for what, end, claimed in stated:
+        if end < claimed - ENDING:
+            found = f"the {what} should last {claimed:.1f} s and ends after {end:.1f} s"
+            raise MediaError(path, f"truncated: {found}; download it again")

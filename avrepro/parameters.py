@@ -9,6 +9,8 @@ from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from avrepro.conditions import Condition
+
 
 class ParameterError(ValueError):
     """Parameters that a chapter cannot run with: what was wrong, and the nearest right name."""
@@ -20,7 +22,6 @@ class Parameters(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     sources: ClassVar[tuple[str, ...]] = ()  # what of the data manifests is shown or used where it is at hand
-    after: ClassVar[tuple[str, ...]] = ()  # chapters of the book whose numbers it shows
 
     profile: Literal["ci", "demo", "paper"] = "demo"  # the size of the run
     seed: int = Field(default=0, ge=0, lt=2**31)
@@ -30,11 +31,13 @@ class Parameters(BaseModel):
 class OnCorpus(Parameters):
     """What a chapter takes that trains and scores on a corpus of the reader's choice."""
 
+    options: ClassVar[tuple[str, ...]] = ()  # parameters that are settings of the systems
+
     corpus: Literal["demo", "demo-null", "folder", "paired", "dcase2017"] = "demo"
     clips: str = ""  # folder of clips (folder, dcase2017) or of sounds and photographs (paired)
     labels: str = ""  # labels.csv (folder), manifest (paired), folder of the official lists (dcase2017)
     strict: bool = False  # only items whose label comes from a person or a data set, for corpus="paired"
-    checkpoint: str = ""  # scores clips too few to train on; default: trained on the demo world
+    checkpoint: str = ""  # of a system, scores clips without training on them; default: trained on the demo world
     dry: bool = False  # eight clips and two training steps, to see that a profile runs; its numbers are never shown
 
     @model_validator(mode="after")
@@ -50,9 +53,21 @@ class OnCorpus(Parameters):
             raise ValueError('strict belongs to corpus="paired"')
         return self
 
+    @property
+    def condition(self) -> Condition:
+        """What the chapter's systems are trained and tested on."""
+        names = ("corpus", "profile", "seed", "device", "clips", "labels", "strict", "dry")
+        usual = type(self).model_fields
+        options = tuple(
+            (name, getattr(self, name)) for name in self.options if getattr(self, name) != usual[name].default
+        )
+        return Condition(**{name: getattr(self, name) for name in names}, options=options)
+
 
 class LightweightFusion(OnCorpus):
     """Parameters of the chapter on Li et al. (2017)."""
+
+    options = ("key_frames",)
 
     key_frames: int = Field(default=4, ge=1, le=40)
 
@@ -62,7 +77,7 @@ class UnsynchronizedMIL(OnCorpus):
 
     sources = ("structured_edges", "vggish")  # what is used in place of stand-ins
 
-    # whose localisation the figures show, and whose checkpoint scores own clips
+    # whose localisation the figures show, and which scores own clips
     system: Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"] = "two_stream"
 
 
@@ -70,6 +85,7 @@ class AttentionFusion(OnCorpus):
     """Parameters of the chapter on Fayek and Kumar (2020)."""
 
     sources = ("resnet152",)  # what profile paper sees by
+    options = ("generations", "teacher_weight")
 
     corpus: Literal["demo", "demo-null", "folder", "paired", "dcase2017", "audioset"] = "demo"  # type: ignore[assignment]
     # all of Tables 2 and 4; or the two models, their attention fusion, and one row of Tables 2 to 4
@@ -78,7 +94,7 @@ class AttentionFusion(OnCorpus):
         "attention_without_na_nv", "attention_without_nav", "resnet_audio", "r2plus1d_visual", "gblend",
     ] = "all"  # fmt: skip
     generations: int = Field(default=2, ge=1, le=10)  # of the audio model; each is the next one's teacher
-    teacher_weight: float = Field(default=0.3, ge=0, le=1)  # of what the teacher says, beside the labels
+    teacher_weight: float = Field(default=0.3, ge=0, le=1)  # of the teacher's scores, beside the labels
 
 
 class Data(Parameters):
@@ -94,8 +110,6 @@ class Data(Parameters):
 
 class SideBySide(Parameters):
     """Parameters of the chapter that puts all systems and claims side by side."""
-
-    after = ("lightweight_fusion", "unsynchronized_mil", "attention_fusion")
 
     profile: Literal["ci", "demo"] = "demo"
 

@@ -1,7 +1,7 @@
 """The results store: one Parquet file a run, one row a number, each with its passport.
 
-A passport says what a number was measured on and with: data, code, seed, how sure. The book reads
-its numbers from here and from nowhere else.
+A passport says what a number was measured on and with: data, recipes, seeds, how sure. The book reads its numbers from
+here and from nowhere else.
 """
 
 from __future__ import annotations
@@ -10,26 +10,34 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
-from avrepro import digests
+from avrepro import checkout, corpora
 from avrepro.corpora.base import Corpus
-from avrepro.digests import COMMITTED
 from avrepro.evaluation.intervals import Interval
 from avrepro.files import atomic
 from avrepro.home import home
+from avrepro.protocol import recipe_of
+from avrepro.recipes import Recipe, digest
+from avrepro.systems import SYSTEMS, Condition
+from avrepro.training import choose_device, device_name
 
-NUMBER = ("system", "split", "metric", "label", "step", "value", "low", "high", "interval", "threshold_rule")
-PASSPORT = (
-    "run", "chapter", "corpus", "corpus_digest", "profile", "seed", "parameters", "clips", "missing",
-    "device", "seconds", "digest", "parts", "code_digest", "dependencies_digest", "commit", "versions", "time",
+NUMBER = (
+    "system", "against", "split", "metric", "label", "step", "value", "low", "high", "interval", "threshold_rule",
+    "clips", "missing", "recipe",
 )  # fmt: skip
-KEY = ["run", "system", "split", "metric", "label", "step"]
+PASSPORT = (
+    "run", "chapter", "measured", "corpus", "corpus_digest", "profile", "seeds", "condition", "device", "threads",
+    "seconds", "recipes", "lock", "commit", "versions", "time",
+)  # fmt: skip
+KEY = ["run", "system", "against", "split", "metric", "label", "step"]
+EVALUATION = 1  # version of how scores become numbers: metrics, thresholds, intervals
 
 
 class ResultsError(RuntimeError):
@@ -38,91 +46,97 @@ class ResultsError(RuntimeError):
 
 @dataclass
 class Run:
-    """One run of a chapter: collects numbers, then writes them all at once.
+    """What is measured in one go: collects numbers, then writes them all at once.
 
-    :param chapter: name of the chapter.
-    :param parameters: the chapter's checked parameters, as plain values.
-    :param corpus: what was scored.
-    :param device: ``"cpu"`` or the GPU's name.
-    :param parts: for results that are committed: the source files and folders that their numbers depend on, so
-        that other code can change without making them stale. Empty: all code, manifests and locked dependencies.
+    :param chapter: name of the chapter it is for.
+    :param measured: what of it, for example ``"protocol"``; names the run together with the condition.
+    :param condition: of the first seed.
+    :param corpora: what was scored, a corpus a seed.
     """
 
     chapter: str
-    parameters: Mapping[str, Any]
-    corpus: Corpus
-    device: str = "cpu"
-    parts: tuple[str, ...] = ()
+    measured: str
+    condition: Condition
+    seeds: tuple[int, ...]
+    corpora: Sequence[Corpus]
     rows: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
     @property
-    def id(self) -> str:
-        """The same for the same chapter, parameters, data, code and dependencies: a repeated run replaces itself."""
-        return digests.of_values([self.chapter, self.digest, self.corpus.digest, self.device])[:16]
-
-    @property
-    def digest(self) -> str:
-        """Digest of code, parameters and dependencies."""
-        return passport_digest(self.chapter, self.parameters, self.parts)
+    def corpus_digest(self) -> str:
+        """Of all clips that were scored."""
+        digests = sorted({corpus.digest for corpus in self.corpora})
+        return digests[0] if len(digests) == 1 else digest(digests)
 
     def add(
         self,
         system: str,
-        split: str,
         metric: str,
         value: float | Interval,
         *,
+        against: str = "",
+        split: str = "",
         label: str = "",
         step: int = -1,
-        threshold_rule: str = "",
+        rule: str = "",
     ) -> None:
         """Note one number.
 
         :param value: a fraction, seconds or whatever the metric's unit is; or a value with its 95 % interval.
-        :param label: class the number belongs to; empty for all.
-        :param step: epoch, for curves; -1 for none.
-        :raises ResultsError: if the number was noted before.
+        :param against: the system whose number is subtracted, for differences.
+        :param label: class (or condition) that the number belongs to; empty for all.
+        :param step: epoch, for curves; -1 for none. :param rule: how thresholds were chosen.
         """
-        if any((row["system"], row["split"], row["metric"], row["label"], row["step"])
-               == (system, split, metric, label, step) for row in self.rows):  # fmt: skip
-            raise ResultsError(f"noted twice: {system}, {split}, {metric}, {label or 'all classes'}, step {step}")
         known = value if isinstance(value, Interval) else Interval(float(value), math.nan, math.nan, "")
         self.rows.append(
             {
-                "system": system, "split": split, "metric": metric, "label": label, "step": step,
+                "system": system, "against": against, "split": split, "metric": metric, "label": label, "step": step,
                 "value": known.value, "low": known.low, "high": known.high, "interval": known.method,
-                "threshold_rule": threshold_rule,
+                "threshold_rule": rule,
             }
         )  # fmt: skip
 
     def write(self, folder: Path | None = None) -> Results:
-        """Write all rows to ``folder`` (default: the store) at once; nobody ever reads half a file."""
-        folder = folder or store()
-        sizes = {name: self.corpus.split(name) for name in {row["split"] for row in self.rows} if name}
-        table = pd.DataFrame(self.rows, columns=list(NUMBER))
-        table["clips"] = [len(sizes[name].clips) if name else 0 for name in table["split"]]
-        table["missing"] = [len(sizes[name].missing) if name else len(self.corpus.missing) for name in table["split"]]
+        """Write all rows to ``folder`` (default: the store) at once; nobody ever reads half a file.
+
+        :raises ResultsError: a number was noted twice.
+        """
+        table = pd.DataFrame(self.rows, columns=[*NUMBER[:11]])
+        twice = table[table.duplicated(KEY[1:])]
+        if len(twice):
+            raise ResultsError(f"noted twice: {twice.iloc[0][KEY[1:]].to_dict()}")
+        by_digest = {corpus.digest: corpus for corpus in self.corpora}.values()
+        counts: dict[str, tuple[int, int]] = {}
+        for split in table["split"].unique():
+            scored = [corpus.split(split) if split else corpus for corpus in by_digest]
+            counts[split] = (sum(len(one.clips) for one in scored), sum(len(one.missing) for one in scored))
+        table["clips"] = [counts[split][0] if split else 0 for split in table["split"]]
+        table["missing"] = [counts[split][1] for split in table["split"]]
+        recipes = {name: number_recipe(name, self.condition) for name in table["system"].unique()}
+        table["recipe"] = [recipes[name].key[:16] for name in table["system"]]
+        versions = {name: version for one in recipes.values() for name, version in one.versions.items()}
+        condition = asdict(replace(self.condition, seed=0))
+        parts = [self.chapter, self.measured, condition, self.seeds, self.corpus_digest]
         passport = {
-            "run": self.id,
+            "run": digest([*parts, sorted(one.key for one in recipes.values())])[:16],
             "chapter": self.chapter,
-            "corpus": self.corpus.name,
-            "corpus_digest": self.corpus.digest,
-            "profile": self.parameters["profile"],
-            "seed": self.parameters["seed"],
-            "parameters": json.dumps(dict(self.parameters), sort_keys=True),
-            "device": self.device,
+            "measured": self.measured,
+            "corpus": self.corpora[0].name,
+            "corpus_digest": self.corpus_digest,
+            "profile": self.condition.profile,
+            "seeds": json.dumps(self.seeds),
+            "condition": json.dumps(condition, sort_keys=True),
+            "device": device_name(choose_device(self.condition.device)),
+            "threads": torch.get_num_threads(),
             "seconds": round(time.monotonic() - self.started, 3),
-            "digest": self.digest,
-            "parts": json.dumps(self.parts),
-            "code_digest": digests.code(),
-            "dependencies_digest": digests.dependencies(),
-            "commit": digests.commit(),
-            "versions": json.dumps(digests.versions(), sort_keys=True),
-            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),  # of two runs alike the later one counts
+            "recipes": json.dumps(versions, sort_keys=True),
+            "lock": checkout.lock_digest(),
+            "commit": checkout.commit(),
+            "versions": json.dumps(checkout.versions(), sort_keys=True),
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
         table = table.assign(**passport)[[*PASSPORT, *NUMBER]]
-        with atomic(folder / f"{self.chapter}-{self.id}.parquet") as path:
+        with atomic((folder or store()) / f"{self.chapter}-{self.measured}-{passport['run']}.parquet") as path:
             table.to_parquet(path, index=False)
         return Results(table)
 
@@ -140,29 +154,47 @@ class Results:
             table = table[table[name].isin(value if isinstance(value, list) else [value])]
         return table
 
-    def number(self, system: str, metric: str, split: str = "", label: str = "", step: int = -1) -> Interval:
+    def find(self, system: str, metric: str, **wanted: Any) -> Interval | None:
+        """One number, None where it was not measured; ``against``, ``label``, ``split`` are "" unless given."""
+        wanted = {"against": "", "split": "", "label": "", "step": -1} | wanted
+        found = self.select(system=system, metric=metric, **wanted)
+        if len(found) > 1:
+            raise ResultsError(f"{len(found)} numbers where one is needed: {metric} of {system}, {wanted}")
+        return None if found.empty else interval_of(found.iloc[0])
+
+    def number(self, system: str, metric: str, **wanted: Any) -> Interval:
         """One number.
 
-        :raises ResultsError: if it is missing or stands there more than once.
+        :raises ResultsError: it is missing, or stands there more than once.
         """
-        found = self.select(system=system, metric=metric, split=split, label=label, step=step)
-        if len(found) != 1:
-            raise ResultsError(
-                f"{len(found)} numbers where one is needed: {metric} of {system} on {split or 'no split'}"
-                f"{f' for {label}' if label else ''}. Run the chapter again."
-            )
-        row = found.iloc[0]
-        return Interval(float(row["value"]), float(row["low"]), float(row["high"]), str(row["interval"]))
+        found = self.find(system, metric, **wanted)
+        if found is None:
+            raise ResultsError(f"no {metric} of {system}, {wanted}. Run the chapter again.")
+        return found
+
+    @property
+    def corpus(self) -> str:
+        """Name of the corpus that all rows share."""
+        return str(self.passport()["corpus"])
+
+    @property
+    def stale(self) -> bool:
+        """Whether any number is older than what it depends on."""
+        return bool(is_stale(self.table).any())
 
     def passport(self) -> dict[str, Any]:
         """The passport that all rows share.
 
-        :raises ResultsError: if the rows are of several runs.
+        :raises ResultsError: the rows are of several runs, or there are none.
         """
         runs = self.table["run"].unique()
         if len(runs) != 1:
             raise ResultsError(f"a passport belongs to one run, the table holds {len(runs)}")
-        return {name: self.table.iloc[0][name] for name in PASSPORT if name not in ("clips", "missing")}
+        return {name: self.table.iloc[0][name] for name in PASSPORT}
+
+
+def interval_of(row: pd.Series) -> Interval:
+    return Interval(float(row["value"]), float(row["low"]), float(row["high"]), str(row["interval"]))
 
 
 def store() -> Path:
@@ -171,9 +203,9 @@ def store() -> Path:
 
 
 def read(run: str | None = None, folders: tuple[Path, ...] | None = None) -> Results:
-    """All results (or one run's) of this machine and those committed with the project."""
+    """All results (or one run's) of this machine and those committed with the project; empty where there are none."""
     tables = []
-    for folder in folders or (store(), COMMITTED):
+    for folder in folders or (store(), checkout.COMMITTED):
         pattern = f"*-{run}.parquet" if run else "*.parquet"
         paths = [path for path in sorted(folder.glob(pattern)) if not path.name.startswith(".")]  # no half files
         tables += [pd.read_parquet(path) for path in paths]
@@ -182,23 +214,37 @@ def read(run: str | None = None, folders: tuple[Path, ...] | None = None) -> Res
     return Results(pd.concat(tables, ignore_index=True).drop_duplicates(KEY))
 
 
-def passport_digest(chapter: str, parameters: Mapping[str, Any], parts: Sequence[str] = ()) -> str:
-    """Digest of everything but the data: the package's code, the parameters, locked dependencies, manifests.
-
-    With ``parts``: of those parts of the code, the parameters, and the versions of the packages that compute.
-    """
-    if parts:
-        return digests.of_values([chapter, dict(parameters), digests.code(*parts), digests.versions()])
-    return digests.of_values([chapter, dict(parameters), digests.code(), digests.dependencies(), digests.manifests()])
+def committed(measured: str, corpus: str, chapter: str | None = None) -> Results:
+    """A committed measurement; an empty table where it was not made."""
+    found = read(folders=(checkout.COMMITTED,)).select(measured=measured, corpus=corpus)
+    return Results(found if chapter is None else found[found["chapter"] == chapter])
 
 
-def is_stale(row: pd.Series) -> bool:
-    """Whether a number is older than the code, parameters or dependencies that make it; for any row of a table."""
-    parts = json.loads(row["parts"])
-    try:
-        return bool(row["digest"] != passport_digest(row["chapter"], json.loads(row["parameters"]), parts))
-    except FileNotFoundError:  # a part that it depends on is no longer there
-        return True
+def number_recipe(system: str, condition: Condition) -> Recipe:
+    """What a number depends on besides the clips: how its system was made, its world, and how numbers are counted."""
+    world = corpora.recipe(condition.corpus, profile=condition.profile, gap=condition.gap)
+    known = (recipe_of(system, condition),) if system in SYSTEMS else ()
+    return Recipe("numbers", EVALUATION, parts=(world, *known))
+
+
+def is_stale(table: pd.DataFrame) -> pd.Series:
+    """Whether each number is older than what it depends on: another version or setting of a recipe; bool a row."""
+    today: dict[tuple[str, str], str] = {}
+    for system, condition in table[["system", "condition"]].drop_duplicates().itertuples(index=False):
+        try:
+            today[system, condition] = number_recipe(system, condition_of(condition)).key[:16]
+        except (KeyError, TypeError, ValueError):  # a system or a setting that is no more
+            today[system, condition] = ""
+    keys = [today[pair] for pair in zip(table["system"], table["condition"], strict=True)]
+    return pd.Series([found != key for found, key in zip(table["recipe"], keys, strict=True)], index=table.index)
+
+
+def condition_of(text: str) -> Condition:
+    """A condition out of a passport."""
+    values: Mapping[str, Any] = json.loads(text)
+    options = tuple((name, value) for name, value in values.get("options", ()))
+    fold = values.get("fold")
+    return Condition(**{**values, "options": options, "fold": tuple(fold) if fold else None})
 
 
 def check_shown(table: pd.DataFrame, allow_ci: bool = False) -> None:
@@ -206,19 +252,19 @@ def check_shown(table: pd.DataFrame, allow_ci: bool = False) -> None:
 
     A committed number that is stale may: it is shown as stale, since the default build cannot make it anew.
 
-    :raises ResultsError: if there is no number, if it is older than its code, parameters, manifests or
-        dependencies, or if a ``ci`` number or one of a dry run would be shown.
+    :raises ResultsError: there is no number, it is older than what it depends on, or it is of profile ci or a dry run.
     """
     if table.empty:
         raise ResultsError("no results to show: the run is not in the store. Run the chapter again.")
-    for _, rows in table.groupby(["chapter", "run", "profile", "digest", "parameters"]):
+    here = {path.stem.rpartition("-")[2] for path in checkout.COMMITTED.glob("*.parquet")}
+    for run, rows in table.groupby("run"):
         first = rows.iloc[0]
-        place = f"{first['chapter']}, run {first['run']}"
-        if json.loads(first["parameters"]).get("dry"):
+        place = f"{first['chapter']}, {first['measured']}, run {run}"
+        if json.loads(first["condition"]).get("dry"):
             raise ResultsError(f"{place}: a dry run checks the machinery, its numbers are never shown")
         if first["profile"] == "ci" and not allow_ci:
             raise ResultsError(f"{place}: profile ci checks the machinery, its numbers are not shown")
-        if is_stale(first) and not json.loads(first["parts"]):
-            raise ResultsError(f"{place}: older than today's code, manifests or dependencies. Run the chapter again.")
+        if run not in here and is_stale(rows).any():
+            raise ResultsError(f"{place}: older than what it depends on. Run the chapter again.")
     if table["value"].isna().all():
         raise ResultsError("all numbers are missing (not a number)")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import logging
 import os
 import shutil
 import signal
@@ -16,17 +17,19 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
+from tempfile import TemporaryFile
 from typing import Any
 
-from avrepro import digests
+from avrepro import checkout
 from avrepro.fetch import at_hand
 from avrepro.files import atomic
-from avrepro.home import home
-from avrepro.parameters import CHAPTERS, check
+from avrepro.home import SCORES_FILE, home
+from avrepro.parameters import CHAPTERS, ParameterError, check
 from avrepro.progress import say
+from avrepro.recipes import digest
 
-BOOK = digests.ROOT / "book"
-BUILD = digests.ROOT / "_build"
+BOOK = checkout.ROOT / "book"
+BUILD = checkout.ROOT / "_build"
 PAGES = ("_config.yml", "_toc.yml", "book/references.bib")
 
 # Of profile demo on two cores. The longest chapter starts first: the book cannot be done before it is.
@@ -47,7 +50,7 @@ class Outcome:
 
     parameters: dict[str, Any]
     notebook: Path
-    state: str  # "done", "found" (it was there) or "failed"
+    state: str  # "done", "cached" (it was done before) or "failed"
     reason: str = ""
 
 
@@ -57,10 +60,7 @@ def notebook_of(chapter: str) -> Path:
 
 
 def run_key(chapter: str, given: Mapping[str, Any]) -> str:
-    """Digest of all that an executed chapter depends on.
-
-    Notebook, parameters, code, manifests, dependencies, committed results, which sources are at hand, and the same of
-    the chapters whose numbers it shows.
+    """Digest of all that an executed chapter shows: notebook, parameters, code listings, results, what is at hand.
 
     :raises ParameterError: if the chapter cannot run with these parameters.
     """
@@ -71,10 +71,8 @@ def run_key(chapter: str, given: Mapping[str, Any]) -> str:
         names = sorted(path.rglob("*")) if path.is_dir() else [path]
         files += [[str(one), one.stat().st_size, one.stat().st_mtime_ns] for one in names if one.is_file()]
     here = [name for name in CHAPTERS[chapter].sources if at_hand(name)]
-    shown = digests.of_files([notebook_of(chapter), *digests.COMMITTED.glob("*.parquet")], digests.ROOT)
-    code = [digests.code(), digests.manifests(), digests.dependencies()]
-    before = [run_key(one, {"profile": parameters["profile"]}) for one in CHAPTERS[chapter].after]
-    return digests.of_values([chapter, shown, parameters, files, here, before, *code])[:16]
+    shown = [checkout.files_digest([notebook_of(chapter)]), checkout.pages_digest(), checkout.lock_digest()]
+    return digest([chapter, shown, parameters, files, here])[:16]
 
 
 def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
@@ -88,16 +86,20 @@ def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
     check(chapter, given)
     import papermill  # slow to import, and not needed to find a wrong parameter
 
+    from avrepro.kernel import kernel_manager, last_line
+
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it says of errors is raised, too
     start = time.monotonic()
     failed = output.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    with atomic(output) as path:
+    with atomic(output) as path, TemporaryFile() as stderr:
         try:
             papermill.execute_notebook(
                 str(notebook_of(chapter)),
                 str(path),
                 parameters=dict(given),
                 kernel_name="python3",
+                kernel_manager_class=kernel_manager({SCORES_FILE: str(scores_beside(output).resolve())}, stderr),
                 progress_bar=False,
                 stderr_file=sys.stderr,
                 cwd=str(Path.cwd()),
@@ -107,17 +109,42 @@ def run_chapter(chapter: str, given: Mapping[str, Any], output: Path) -> Path:
             if isinstance(error, papermill.PapermillExecutionError):
                 why = f"{error.ename}: {error.evalue}"
             else:  # nbclient's own way to say that there is no kernel any more
-                why = f"its kernel was killed, perhaps for want of memory ({error})"
+                why = f"its kernel died ({last_line(stderr) or 'it may have been killed for want of memory'})"
             raise RunFailed(f"{chapter}: {why}\nThe notebook is kept: {failed}") from None
     say(f"{chapter}: done in {time.monotonic() - start:.0f} s, {output}")
     return output
 
 
+def check_output(output: Path) -> None:
+    """Whether an executed chapter and its scores can be written there, found out before anything runs.
+
+    :raises ParameterError: they cannot.
+    """
+    wrong = f"--output {output}: expected the name of a notebook to write (X.ipynb)"
+    if output.suffix != ".ipynb" or output.resolve().parent == BOOK.resolve():
+        raise ParameterError(f"{wrong}, outside of {BOOK}")
+    for path in (output, scores_beside(output)):
+        if path.is_dir():
+            raise ParameterError(f"{wrong}; {path} is a folder")
+        if path.exists() and not path.stat().st_mode & 0o222:  # to root, every file is writable
+            raise ParameterError(f"{wrong}; {path} is read-only")
+    try:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=output.parent).close()
+    except OSError as error:
+        raise ParameterError(f"{wrong}; {output.parent} cannot be written to: {error.strerror}") from None
+
+
+def scores_beside(output: Path) -> Path:
+    """Where the scores of a person's clips go, beside the executed chapter."""
+    return output.with_suffix(".scores.csv")
+
+
 def sweep(chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], jobs: int = 1) -> list[Outcome]:
     """Run a chapter for every combination of the grid's values, each in a process of its own.
 
-    A run that was done before with the same code, data and parameters is found and not repeated, so a sweep
-    that was stopped goes on where it was. A failed run is kept and reported; the others go on.
+    A run that was done before with the same code, data and parameters is not repeated, so a sweep that was stopped
+    goes on where it was. The notebook of a failed run is kept, and why it failed reported; the others go on.
     """
     combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
     for values in combinations:
@@ -127,7 +154,7 @@ def sweep(chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, A
         parameters = {**given, **values}
         notebook = home() / "runs" / chapter / f"{run_key(chapter, parameters)}.ipynb"
         if notebook.is_file():
-            return Outcome(parameters, notebook, "found")
+            return Outcome(parameters, notebook, "cached")
         log = notebook.with_suffix(".log")
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("w") as file:
@@ -151,8 +178,8 @@ def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> N
     """Run chapters in processes of their own, as many at a time as there are processors, the longest first.
 
     Each computes in its share of the processors, or in ``OMP_NUM_THREADS`` threads where that is set: recurrent
-    networks are quicker in one thread than in two that another chapter keeps waiting. What chapters tell on stderr
-    is told here, each line after the name of its chapter.
+    networks are quicker in one thread than in two that another chapter keeps waiting. Their lines on stderr are passed
+    on, each after the name of its chapter.
 
     :param outputs: chapter -> where its executed notebook goes.
     :param given: parameters by name, the same for all.
@@ -163,8 +190,8 @@ def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> N
     at_once = max(1, min(processors, len(waiting)))
     environment = {"OMP_NUM_THREADS": str(processors // at_once), **os.environ}
     running: dict[str, subprocess.Popen[str]] = {}
-    told: dict[str, list[str]] = {chapter: [] for chapter in waiting}
-    lines: SimpleQueue[tuple[str, str | None]] = SimpleQueue()
+    log: dict[str, list[str]] = {chapter: [] for chapter in waiting}
+    lines: SimpleQueue[tuple[str, str | None]] = SimpleQueue()  # chapter, line; None: it has ended
 
     def listen(chapter: str, process: subprocess.Popen[str]) -> None:
         for line in process.stderr or ():
@@ -179,10 +206,10 @@ def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> N
                 threading.Thread(target=listen, args=(chapter, running[chapter]), daemon=True).start()
             chapter, line = lines.get()
             if line is not None:
-                told[chapter].append(line)
+                log[chapter].append(line)
                 say(_of(chapter, line))
             elif code := running.pop(chapter).wait():
-                raise RunFailed(_of(chapter, _reason("\n".join(told[chapter]), code)))
+                raise RunFailed(_of(chapter, _reason("\n".join(log[chapter]), code)))
     finally:
         _stop(list(running.values()))
 
@@ -220,10 +247,10 @@ def _command(chapter: str, given: Mapping[str, Any], output: Path) -> list[str]:
     return [sys.executable, "-m", "avrepro", "run", chapter, *parameters, "--output", str(output)]
 
 
-def _reason(told: str, code: int) -> str:
+def _reason(log: str, code: int) -> str:
     """Why such a command failed: the message it ended with, or its last line where it had no time for one."""
-    _, found, message = f"\n{told.strip()}".rpartition("\navrepro: ")
-    return message if found else f"ended with status {code}: {(told.strip().splitlines() or ['it said nothing'])[-1]}"
+    _, found, message = f"\n{log.strip()}".rpartition("\navrepro: ")
+    return message if found else f"ended with status {code}: {(log.strip().splitlines() or ['without a word'])[-1]}"
 
 
 def _of(chapter: str, line: str) -> str:
@@ -234,7 +261,7 @@ def chapters_of_book() -> list[str]:
     """The notebooks named in ``_toc.yml``, in order."""
     import yaml
 
-    toc = yaml.safe_load((digests.ROOT / "_toc.yml").read_text())
+    toc = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text())
     names = [Path(entry["file"]).stem for entry in toc["chapters"]]
     return [name for name in names if notebook_of(name).is_file()]
 
@@ -247,7 +274,7 @@ def build_book(profile: str = "demo") -> Path:
 
     :raises RunFailed: a chapter failed. :raises BookError: see there.
     """
-    from avrepro.report import check_executed, check_page
+    from avrepro.report import check_executed, check_page, write_sources
 
     start = time.monotonic()
     proof = profile == "ci"
@@ -257,8 +284,8 @@ def build_book(profile: str = "demo") -> Path:
     for chapter, notebook in executed.items():
         check_executed(chapter, notebook, allow_ci=proof)
     for name in [*PAGES, *(f"book/{path.name}" for path in sorted(BOOK.glob("*.md")))]:
-        check_page(digests.ROOT / name, executed)
-        _refresh(digests.ROOT / name, source / name)
+        check_page(checkout.ROOT / name, executed)
+        _refresh(checkout.ROOT / name, source / name)
     for chapter, notebook in executed.items():
         _refresh(notebook, source / "book" / f"{chapter}.ipynb")
     if proof:
@@ -272,6 +299,7 @@ def build_book(profile: str = "demo") -> Path:
         raise BookError(
             f"jupyter-book stopped (warnings count as errors):\n{built.stdout[-4000:]}{built.stderr[-4000:]}"
         )
+    write_sources(page.parent / "source")
     say(f"book built in {time.monotonic() - start:.0f} s")
     return page
 
@@ -289,9 +317,7 @@ def _executed(chapters: Sequence[str], profile: str) -> dict[str, Path]:
 
         corpora.load("demo", profile=profile)  # all show it, and its rendering takes every core: once, before them
         say(f"running on profile {profile}: {', '.join(wanted)}")
-        for later in (False, True):  # what others have measured is shown after they have
-            now = {chapter: path for chapter, path in wanted.items() if bool(CHAPTERS[chapter].after) == later}
-            run_side_by_side(now, given)
+        run_side_by_side(wanted, given)
     return paths
 
 

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
 
 import numpy as np
-
-from avrepro.progress import track
-from avrepro.training import Rows
 
 STEP, MOST = 1000, 5  # clips for one more ticket, and the most tickets of a class: the referenced system's
 
@@ -102,50 +96,3 @@ class BalancedBatches:
             rng = np.random.default_rng([self.seed, 1, k, number])
             self._shuffled[k, number] = rng.permutation(self.rows[k])
         return self._shuffled[k, number]
-
-
-@dataclass(frozen=True)
-class Drawn:
-    """Training by steps: row n is the whole batch number n, for ``training.fit`` with one row a step and one epoch.
-
-    ``fit(model, loss, (Drawn(bags, ...), Drawn(labels, ...)), ..., Optimisation(batch=1, epochs=1))`` takes ``steps``
-    steps. It asks for the batches in a random order of its own, so what :class:`BalancedBatches` guarantees of draws
-    on end holds within a batch and over the whole training, not from one batch to the next.
-
-    :param rows: one row for each of the training clips that ``batches`` draws from.
-    :param batches: shared by all inputs of a training, so that they hold the same clips.
-    :param steps: batches of the training.
-    :param label: tells on stderr how many steps are done; for one of the inputs, none for the others.
-    :raises ValueError: ``rows`` are of another number of clips than the batches.
-    """
-
-    rows: Rows
-    batches: BalancedBatches
-    steps: int
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        if len(self.rows) != len(self.batches.labels):
-            raise ValueError(f"batches are drawn from {len(self.batches.labels)} clips, found {len(self.rows)} rows")
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, numbers: Any) -> Any:
-        """The rows of one batch, [clips in a batch, ...].
-
-        :param numbers: int [1], the batch's number.
-        :raises ValueError: several batches are asked for at once.
-        """
-        if np.shape(numbers) != (1,):
-            raise ValueError(
-                f"a row is a whole batch already, so one is taken at a time (Optimisation with batch=1): found "
-                f"an index of shape {np.shape(numbers)}"
-            )
-        if self.label and next(self._progress, None) == self.steps - 1:
-            next(self._progress, None)  # past the end: the last line is said
-        return self.rows[self.batches[int(numbers[0])]]
-
-    @cached_property
-    def _progress(self) -> Iterator[int]:
-        return track(range(self.steps), self.label, unit="steps")

@@ -1,10 +1,10 @@
-"""The one training loop: minimise, look at the validation clips after each epoch, keep the best."""
+"""The one training loop: minimise, ask the validation clips after each epoch, keep the best."""
 
 from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from avrepro.files import atomic
-from avrepro.progress import say
+from avrepro.progress import say, track
+from avrepro.sampling import BalancedBatches
 
 
 class Rows(Protocol):
@@ -33,9 +34,11 @@ class Optimisation:
     learning_rate: float
     batch: int  # clips
     epochs: int
+    steps: int = 0  # batches an epoch where rare classes are drawn more often; 0: every clip once
     momentum: float = 0.0  # Nesterov, sgd alone
     weight_decay: float = 0.0
     clip_norm: float | None = None  # largest norm of the gradient; None: not clipped
+    clip_value: float | None = None  # largest absolute value of each number of the gradient
     decay: float = 1.0  # factor of the learning rate ...
     patience: int = 3  # ... when the validation loss has not fallen for so many epochs
 
@@ -55,12 +58,11 @@ class Optimisation:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What the validation clips say after an epoch."""
+class Validation:
+    """How the model does on the validation clips after an epoch."""
 
     loss: float  # steers the learning rate
     score: float  # chooses the best epoch; higher is better
-    notes: dict[str, Any]  # kept with the best epoch, for example thresholds (lists and numbers)
 
 
 @dataclass(frozen=True)
@@ -68,20 +70,21 @@ class Fit:
     """A trained model (in place: the best epoch's weights) and how it went."""
 
     best_epoch: int
-    best: Verdict
+    best: Validation
     history: list[dict[str, float]]  # one row an epoch: epoch, loss, validation_loss, validation_score, learning_rate
-    seconds: float
+    seconds: float  # of training, those before an interruption included
 
 
 def fit(
     model: nn.Module,
     loss: Callable[..., Tensor],
     inputs: tuple[Rows, ...],
-    validate: Callable[[nn.Module], Verdict],
     settings: Optimisation,
     seed: int,
     device: torch.device,
     label: str,
+    validate: Callable[[nn.Module], Validation] | None = None,
+    batches: BalancedBatches | None = None,
     state_path: Path | None = None,
 ) -> Fit:
     """Train ``model`` in place and leave it with the weights of its best epoch.
@@ -89,12 +92,12 @@ def fit(
     :param loss: called with the model and one batch of each of ``inputs``, on ``device``.
     :param inputs: arrays of the same length (clips); half precision and integers become float32 by batch.
         NumPy arrays may be memory maps: only a batch at a time is read.
-    :param validate: called after each epoch with the model in evaluation mode.
+    :param validate: called after each epoch with the model in evaluation mode; None: the last epoch is the best.
+    :param batches: draws ``settings.steps`` batches an epoch in place of every clip once; with ``steps`` alone.
     :param seed: of the order of clips and of dropout.
     :param state_path: where each epoch is saved, so that a killed training goes on from its last epoch
         (on a CPU with the very same numbers); removed at the end by whoever keeps the result.
     """
-    start = time.monotonic()
     model.to(device)
     optimiser = settings.build(parameter for parameter in model.parameters() if parameter.requires_grad)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -102,10 +105,9 @@ def fit(
     ) if settings.decay < 1 else None  # fmt: skip
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    clips = len(inputs[0])
     history: list[dict[str, float]] = []
-    best: Verdict | None = None
-    best_epoch, best_weights = 0, None
+    best: Validation | None = None
+    best_epoch, best_weights, before = 0, None, 0.0
     if state_path is not None and state_path.is_file():
         state = torch.load(state_path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -115,41 +117,46 @@ def fit(
         order.set_state(state["order"].cpu())
         torch.set_rng_state(state["random"].cpu())
         history, best_epoch, best_weights = state["history"], state["best_epoch"], state["best_weights"]
-        best = Verdict(**state["best"])
+        best, before = Validation(**state["best"]), state["seconds"]
         say(f"{label}: goes on after epoch {len(history)}")
 
+    start = time.monotonic() - before
     for epoch in range(len(history) + 1, settings.epochs + 1):
         model.train()
-        total = torch.zeros((), device=device)
-        for rows in torch.randperm(clips, generator=order).split(settings.batch):
+        total, count = torch.zeros((), device=device), 0
+        rows_of_batches = list(_rows(len(inputs[0]), settings, order, batches, epoch))
+        for rows in track(rows_of_batches, label, unit="batches") if settings.steps else rows_of_batches:
             batch = [_take(array, rows).to(device, non_blocking=True) for array in inputs]
             optimiser.zero_grad(set_to_none=True)
             batch_loss = loss(model, *batch)
             batch_loss.backward()
             if settings.clip_norm is not None:
                 nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
+            if settings.clip_value is not None:
+                nn.utils.clip_grad_value_(model.parameters(), settings.clip_value)
             optimiser.step()
             total += batch_loss.detach() * len(rows)
+            count += len(rows)
         model.eval()
         with torch.inference_mode():
-            verdict = validate(model)
+            found = validate(model) if validate is not None else Validation(float("nan"), float(epoch))
         history.append(
             {
                 "epoch": epoch,
-                "loss": float(total) / clips,
-                "validation_loss": verdict.loss,
-                "validation_score": verdict.score,
+                "loss": float(total) / count,
+                "validation_loss": found.loss,
+                "validation_score": found.score,
                 "learning_rate": optimiser.param_groups[0]["lr"],
             }
         )
         if plateau is not None:
-            plateau.step(verdict.loss)
-        if best is None or verdict.score > best.score:
-            best, best_epoch, best_weights = verdict, epoch, copy.deepcopy(model.state_dict())
-        say(
-            f"{label}: epoch {epoch} / {settings.epochs}, loss {history[-1]['loss']:.4f}, validation loss "
-            f"{verdict.loss:.4f}, score {verdict.score:.3f} (best {best.score:.3f}), {time.monotonic() - start:.0f} s"
-        )
+            plateau.step(found.loss)
+        if best is None or found.score > best.score:
+            best, best_epoch, best_weights = found, epoch, copy.deepcopy(model.state_dict())
+        line = f"{label}: epoch {epoch} / {settings.epochs}, loss {history[-1]['loss']:.4f}"
+        if validate is not None:
+            line += f", validation loss {found.loss:.4f}, score {found.score:.3f} (best {best.score:.3f})"
+        say(f"{line}, {time.monotonic() - start:.0f} s")
         if state_path is not None:
             state = {
                 "model": model.state_dict(),
@@ -161,6 +168,7 @@ def fit(
                 "best": asdict(best),
                 "best_epoch": best_epoch,
                 "best_weights": best_weights,
+                "seconds": time.monotonic() - start,
             }
             with atomic(state_path) as path:
                 torch.save(state, path)
@@ -169,6 +177,21 @@ def fit(
     model.load_state_dict(best_weights)
     model.eval()
     return Fit(best_epoch, best, history, time.monotonic() - start)
+
+
+def _rows(
+    clips: int, settings: Optimisation, order: torch.Generator, batches: BalancedBatches | None, epoch: int
+) -> Iterator[Tensor]:
+    """Rows of each batch of an epoch."""
+    if batches is None:
+        # A last batch of one clip has no deviation to be normalised by: it joins the batch before it.
+        parts = list(torch.randperm(clips, generator=order).split(settings.batch))
+        if len(parts) > 1 and len(parts[-1]) == 1:
+            parts[-2:] = [torch.cat(parts[-2:])]
+        yield from parts
+    else:
+        for number in torch.randperm(settings.steps, generator=order):
+            yield torch.from_numpy(batches[(epoch - 1) * settings.steps + int(number)])
 
 
 def predict(model: Callable[[Tensor], Tensor], inputs: Rows, device: torch.device, batch: int = 64) -> np.ndarray:

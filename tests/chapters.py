@@ -8,19 +8,17 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
-import pandas as pd
 
-from avrepro import digests, results
+from avrepro import checkout
 from avrepro.encode import write_clip
 
 
 def run(words: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "PYTHONPATH": str(digests.ROOT)}
-    return subprocess.run(words, capture_output=True, text=True, timeout=600, env=environment, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(checkout.ROOT)}
+    return subprocess.run(words, capture_output=True, text=True, timeout=900, env=environment, check=False)
 
 
 def avrepro(*words: str) -> subprocess.CompletedProcess[str]:
@@ -30,20 +28,20 @@ def avrepro(*words: str) -> subprocess.CompletedProcess[str]:
 
 def papermill(chapter: str, output: Path, **parameters: object) -> subprocess.CompletedProcess[str]:
     """Plain papermill, without the project's command line."""
-    notebook = digests.ROOT / "book" / f"{chapter}.ipynb"
+    notebook = checkout.ROOT / "book" / f"{chapter}.ipynb"
     given = [word for name, value in parameters.items() for word in ("-p", name, str(value))]
     return run([sys.executable, "-m", "papermill", str(notebook), str(output), *given])
 
 
 def text_of(notebook: Path) -> str:
-    """What an executed chapter shows, as text: captions, tables, notes, numbers said in sentences."""
+    """What an executed chapter shows, as text: captions, tables, notes, numbers in sentences."""
     cells = json.loads(notebook.read_text())["cells"]
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "\n".join("".join(output.get("data", {}).get("text/plain", [])) for output in outputs)
 
 
 def tones_and_colours(folder: Path, count: int = 36) -> list[str]:
-    """Write clips whose tone and colour say the label, and labels.csv; the words that give them to a chapter."""
+    """Write clips whose label is in their tone and colour, and labels.csv; the words that give them to a chapter."""
     rng = np.random.default_rng(0)
     times = np.arange(2 * 16000) / 16000
     rows = [["clip", "labels"]]
@@ -62,13 +60,6 @@ def own(clips: Path, labels: Path, rows: list[list[str]]) -> list[str]:
     return ["-p", "corpus=folder", "-p", f"clips={clips}", "-p", f"labels={labels}", "-p", "profile=ci"]
 
 
-def table_of(output: Any) -> tuple[str, list[str], dict[str, list[str]]]:
-    """Caption, head, and the cells of each row by its first."""
-    caption, head, *rows = output.data["text/plain"].split("\n")
-    cells = [row.split("\t") for row in rows]
-    return caption, head.split("\t"), {first: rest for first, *rest in cells}
-
-
 def one_track(source: Path, kind: str, path: Path) -> None:
     """Write a clip's sound or its pictures alone, as they are encoded."""
     with av.open(str(source)) as read, av.open(str(path), "w") as written:
@@ -83,7 +74,7 @@ def one_track(source: Path, kind: str, path: Path) -> None:
 def clips_that_lack_a_modality(folder: Path, mirror: Path) -> tuple[list[str], str, str]:
     """Real clips, one's sound and another's pictures alone, and an empty file.
 
-    :returns: the words that give them to a chapter, and the names of the clips heard and seen alone.
+    :returns: the words that give them to a chapter, and the clips that sound.m4a and silent.mp4 are made of.
     """
     clips = folder / "my clips"
     clips.mkdir()
@@ -96,13 +87,3 @@ def clips_that_lack_a_modality(folder: Path, mirror: Path) -> tuple[list[str], s
     (clips / "empty.mp4").touch()
     more = [["sound.m4a", "Doorbell"], ["silent.mp4", "Rattle"], ["empty.mp4", "Dog"]]
     return own(clips, folder / "labels.csv", [*rows, *more]), heard, seen
-
-
-def of_today(chapter: str, **wanted: str) -> pd.DataFrame:
-    """A chapter's numbers by today's code, but of dry runs; ``chosen`` is the system that was asked for."""
-    table = results.read(folders=(results.store(),)).select(chapter=chapter, **wanted)
-    first = table.drop_duplicates("run")
-    today = first[[not results.is_stale(row) for _, row in first.iterrows()]]["run"]
-    table = table[table["run"].isin(today)]
-    given = table["parameters"].map(json.loads)
-    return table.assign(chosen=given.str["system"])[~given.str["dry"].astype(bool)]

@@ -1,4 +1,4 @@
-"""Attention bottlenecks: what passes between sound and pictures, what is left out, what is learnt and kept."""
+"""Attention bottlenecks: what passes between the modalities, missing modalities, and what is learnt of weak labels."""
 
 from __future__ import annotations
 
@@ -12,30 +12,24 @@ from torch import Tensor
 
 from avrepro.corpora.base import Clip, Corpus
 from avrepro.evaluation import average_precision
-from avrepro.experiments import bottleneck
-from avrepro.experiments.bottleneck import PROFILES, Profile, Tokens, scores_with, train_bottleneck
-from avrepro.experiments.parekh2018 import Inputs
+from avrepro.features.store import Feature
 from avrepro.models.bottleneck import BottleneckConfig, BottleneckNetwork
-from avrepro.models.parekh2018 import Bags
-from avrepro.parameters import UnsynchronizedMIL
+from avrepro.recipes import Recipe
+from avrepro.systems import Checkpoint, CheckpointError, Condition, Data
+from avrepro.systems.beyond import Bottleneck, Settings, frames_of
+from avrepro.training import Optimisation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = torch.device("cpu")
 TINY = BottleneckConfig(
     classes=3, frame_features=6, segment_features=5, frames=4, segments=7,
     width=8, heads=2, hidden=12, layers=3, fusion_layer=1, bottlenecks=2,
 )  # fmt: skip
-SHORT = Profile(replace(TINY, width=16, hidden=32, dropout=0.1), 1e-2, clip_norm=1.0, batch=12, steps=3, epochs=2)
-CLASSES = ("horn", "red", "both")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def seeded() -> None:
     torch.manual_seed(0)
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
-    monkeypatch.setitem(PROFILES, "ci", SHORT)
-    return tmp_path / "home"
 
 
 def grown(config: BottleneckConfig) -> BottleneckNetwork:
@@ -48,7 +42,7 @@ def grown(config: BottleneckConfig) -> BottleneckNetwork:
     return network
 
 
-def given(clips: int = 3, frames: int = 4, segments: int = 7) -> list[Tensor]:
+def arguments(clips: int = 3, frames: int = 4, segments: int = 7) -> list[Tensor]:
     return [
         torch.randn(clips, frames, 6),
         torch.ones(clips, frames, dtype=torch.bool),
@@ -57,20 +51,20 @@ def given(clips: int = 3, frames: int = 4, segments: int = 7) -> list[Tensor]:
     ]
 
 
-# --- what passes between the modalities -------------------------------------------------------------------
+# --- what passes between the modalities -----------------------------------------------------------------------------
 
 
 def influence(network: BottleneckNetwork, of: int, on: int) -> float:
-    """Largest gradient of one modality's logits (0 pictures, 1 sound) with respect to the features of one of them."""
-    arguments = given()
-    features = arguments[2 * of].requires_grad_()
-    logits, _ = network.by_modality(*arguments)
+    """Largest gradient of one modality's logits (0 video, 1 audio) with respect to the features of one of them."""
+    given = arguments()
+    features = given[2 * of].requires_grad_()
+    logits, _ = network.by_modality(*given)
     (logits[on] ** 2).sum().backward()
     return 0.0 if features.grad is None else float(features.grad.abs().max())
 
 
 @pytest.mark.parametrize("fusion_layer", [0, 1, 3])
-def test_modalities_tell_each_other_something_from_the_fusion_layer_on(fusion_layer: int) -> None:
+def test_modalities_influence_each_other_from_the_fusion_layer_on(fusion_layer: int) -> None:
     network = grown(replace(TINY, fusion_layer=fusion_layer))
     for own, other in ((0, 1), (1, 0)):
         assert influence(network, own, own) > 1e-4
@@ -78,16 +72,16 @@ def test_modalities_tell_each_other_something_from_the_fusion_layer_on(fusion_la
 
 
 def test_nothing_passes_but_through_the_bottleneck() -> None:
-    """Cut there, by a mask that hides the bottleneck's columns from all other tokens, sound and pictures are apart."""
+    """Cut there, by a mask that hides the bottleneck's columns from all other tokens, the modalities are apart."""
     network = grown(TINY)
     for stream, tokens in ((network.frames, 5), (network.segments, 8)):
         for layer in stream.layers:
 
-            def cut(module, arguments, options, tokens=tokens):
-                size = arguments[0].shape[1]
+            def cut(module, given, options, tokens=tokens):
+                size = given[0].shape[1]
                 hidden = torch.zeros(size, size, dtype=torch.bool)
                 hidden[:tokens, tokens:] = True
-                return arguments, {**options, "src_mask": hidden}
+                return given, {**options, "src_mask": hidden}
 
             layer.register_forward_pre_hook(cut, with_kwargs=True)
     for own, other in ((0, 1), (1, 0)):
@@ -95,23 +89,25 @@ def test_nothing_passes_but_through_the_bottleneck() -> None:
         assert influence(network, other, own) == 0
 
 
-def test_a_bottleneck_that_nobody_reads_is_refused() -> None:
+def test_a_bottleneck_that_no_layer_reads_is_refused() -> None:
     for fusion_layer in (-1, 2, 4):
         with pytest.raises(ValueError, match=r"fusion_layer: expected 0\.\.1 or 3 of 3 layers"):
             BottleneckNetwork(replace(TINY, fusion_layer=fusion_layer))
+    with pytest.raises(ValueError, match=r"at most 7 .* found 8"):
+        BottleneckNetwork(TINY)(*arguments(segments=8))
 
 
 def test_layers_are_those_of_a_clip_by_itself() -> None:
     """Clip by clip, without padding and masks: own tokens and bottleneck through a layer, the two then averaged."""
     network = grown(TINY)
-    frames, _, segments, _ = given(5)
+    frames, _, segments, _ = arguments(5)
     sizes = [(4, 7), (2, 7), (3, 1), (4, 0), (0, 5)]  # with one modality alone, the bottleneck is that one's
     masks = [torch.arange(most) < torch.tensor([size[at] for size in sizes])[:, None] for at, most in ((0, 4), (1, 7))]
     found = network(frames, masks[0], segments, masks[1])
-    for clip, (seen, heard) in enumerate(sizes):
+    for clip, size in enumerate(sizes):
         own = [
             torch.cat([stream.class_token[None], stream.project(x / stream.scale) + stream.position[: len(x)]])
-            for stream, x in ((network.frames, frames[clip, :seen]), (network.segments, segments[clip, :heard]))
+            for stream, x in ((network.frames, frames[clip, : size[0]]), (network.segments, segments[clip, : size[1]]))
         ]
         shared = network.bottleneck
         for number in range(3):
@@ -122,19 +118,18 @@ def test_layers_are_those_of_a_clip_by_itself() -> None:
                 outs.append(out[len(own[at]) :])
                 own[at] = out[: len(own[at])]
             if number >= 1:
-                outs = [out for out, size in zip(outs, (seen, heard), strict=True) if size]
+                outs = [out for out, count in zip(outs, size, strict=True) if count]
                 shared = sum(outs) / len(outs)
-        said = [network.classify(tokens[0]) for tokens, size in zip(own, (seen, heard), strict=True) if size]
-        expected = sum(said) / len(said)
-        torch.testing.assert_close(found[clip], expected, rtol=1e-4, atol=1e-5)
+        logits = [network.classify(tokens[0]) for tokens, count in zip(own, size, strict=True) if count]
+        torch.testing.assert_close(found[clip], sum(logits) / len(logits), rtol=1e-4, atol=1e-5)
 
 
-# --- clips --------------------------------------------------------------------------------------------------
+# --- clips ------------------------------------------------------------------------------------------------------------
 
 
 def test_padding_never_changes_a_score() -> None:
     network = grown(TINY)
-    frames, frame_mask, segments, segment_mask = given(3, 2, 5)
+    frames, frame_mask, segments, segment_mask = arguments(3, 2, 5)
     wider = [torch.full((3, 4, 6), 1e4), torch.zeros(3, 4, dtype=torch.bool)]
     wider += [torch.full((3, 7, 5), -1e4), torch.zeros(3, 7, dtype=torch.bool)]
     wider[0][:, :2], wider[1][:, :2], wider[2][:, :5], wider[3][:, :5] = frames, frame_mask, segments, segment_mask
@@ -144,197 +139,143 @@ def test_padding_never_changes_a_score() -> None:
             torch.testing.assert_close(network(*wider), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_clips_do_not_know_of_each_other() -> None:
-    network, arguments = grown(TINY), given(4)
-    arguments[1][2], arguments[3][0, 3:] = False, False
+def test_clips_are_independent_and_frames_ordered_in_time() -> None:
+    network, given = grown(TINY), arguments(4)
+    given[1][2], given[3][0, 3:] = False, False
     order = torch.tensor([2, 0, 3, 1])
     with torch.inference_mode():
-        torch.testing.assert_close(network(*[one[order] for one in arguments]), network(*arguments)[order])
-
-
-def test_order_in_time_is_known() -> None:
-    network, arguments = grown(TINY), given()
-    rolled = [arguments[0].roll(1, dims=1), *arguments[1:]]
-    assert (network(*arguments) - network(*rolled)).abs().max() > 1e-3
+        scores = network(*given)
+        torch.testing.assert_close(network(*[one[order] for one in given]), scores[order])
+        assert (scores - network(given[0].roll(1, dims=1), *given[1:])).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("lacking", [0, 1])
-def test_a_missing_modality_has_no_say(lacking: int) -> None:
-    """Whatever is in its place, the clip is scored by the other alone, and the clips beside it by both."""
-    network, arguments = grown(TINY), given()
-    arguments[2 * lacking + 1][1] = False
+def test_a_clip_without_a_modality_is_scored_by_the_other_alone(lacking: int) -> None:
+    network, given = grown(TINY), arguments()
+    given[2 * lacking + 1][1] = False
     with torch.inference_mode():
-        scores = network(*arguments)
-        logits, present = network.by_modality(*arguments)
+        scores = network(*given)
+        logits, present = network.by_modality(*given)
         assert present[lacking].tolist() == [True, False, True] and present[1 - lacking].all()
         torch.testing.assert_close(scores[1], logits[1 - lacking, 1])
         torch.testing.assert_close(scores[[0, 2]], logits[:, [0, 2]].mean(dim=0))
-        other = [one.clone() for one in arguments]
+        other = [one.clone() for one in given]
         other[2 * lacking][1] = torch.randn_like(other[2 * lacking][1]) * 50
         torch.testing.assert_close(network(*other), scores)
         network.classify[1].bias.add_(1)  # type: ignore[operator]
-        arguments[2 * (1 - lacking) + 1][1] = False
-        assert (network(*arguments)[1] == 0).all()  # neither
+        given[2 * (1 - lacking) + 1][1] = False
+        assert (network(*given)[1] == 0).all()  # neither
 
 
 def test_every_parameter_gets_a_finite_gradient() -> None:
-    network, arguments = grown(TINY), given(4)
-    arguments[1][0], arguments[3][1] = False, False
-    (network(*arguments) ** 2).sum().backward()
+    network, given = grown(TINY), arguments(4)
+    given[1][0], given[3][1] = False, False
+    (network(*given) ** 2).sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
         assert parameter.grad.abs().sum() > 0, name
 
 
-def test_more_tokens_than_positions_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"at most 7 .* found 8"):
-        BottleneckNetwork(TINY)(*given(segments=8))
+# --- the system -------------------------------------------------------------------------------------------------------
 
 
-# --- training -----------------------------------------------------------------------------------------------
-
-
-def planted(clips: int = 150, seed: int = 0) -> Inputs:
+class Planted(Bottleneck):
     """A region of some frame is red, a segment is a horn, or both; each is one of many, and in step by chance alone."""
-    rng = np.random.default_rng(seed)
-    rows, boxes, regions, segments = [], [], [], []
+
+    def __init__(self, rows: dict[str, dict[str, np.ndarray]]) -> None:
+        super().__init__("beyond/planted", "", "")
+        self.rows = rows
+
+    def features(self, condition: Condition) -> dict[str, Feature]:
+        def feature(name: str, stream: str, nothing: np.ndarray) -> Feature:
+            def read(clip: Clip) -> np.ndarray:
+                return self.rows[name][clip.id]
+
+            return Feature(Recipe(name, 1), stream, read, lambda array: array, lambda: nothing)  # type: ignore[arg-type]
+
+        return {
+            "proposals": feature("proposals", "video", np.zeros((0, 3, 5), np.float32)),
+            "regions": feature("regions", "video", np.zeros((0, 6), np.float16)),
+            "segments": feature("segments", "audio", np.zeros((0, 5), np.float16)),
+        }
+
+
+def planted(clips: int, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> tuple[Planted, Data]:
+    rng = np.random.default_rng(0)
+    rows: dict[str, dict[str, np.ndarray]] = {"proposals": {}, "regions": {}, "segments": {}}
+    made = []
     for number in range(clips):
         horn, red = rng.random(2) < 0.5
         per_frame = rng.integers(1, 4, 4)
-        box = np.full((4, 3, 5), np.nan, np.float32)
+        boxes = np.full((4, 3, 5), np.nan, np.float32)
         for frame, count in enumerate(per_frame):
-            box[frame, :count] = 0.5
-        seen = rng.normal(size=(per_frame.sum(), 6)).astype(np.float16)
-        heard = rng.normal(size=(7, 5)).astype(np.float16)
+            boxes[frame, :count] = 0.5
+        regions = rng.normal(size=(per_frame.sum(), 6)).astype(np.float16)
+        segments = rng.normal(size=(7, 5)).astype(np.float16)
         if red:
-            seen[rng.integers(len(seen)), 2] += 7
+            regions[rng.integers(len(regions)), 2] += 7
         if horn:
-            heard[rng.integers(7), 3] += 7
-        labels = tuple(name for name, holds in zip(CLASSES, (horn, red, horn and red), strict=True) if holds)
+            segments[rng.integers(7), 3] += 7
+        present = {"horn": horn, "red": red, "both": horn and red}
+        labels = tuple(name for name, holds in present.items() if holds)
         split = ("train", "train", "train", "validation", "test")[number % 5]
-        rows.append(Clip(f"{number}", Path(f"{number}.mp4"), split, labels))
-        boxes.append(box)
-        regions.append(seen)
-        segments.append(heard)
-    corpus = Corpus("planted", CLASSES, tuple(rows), (), "d")
-    parameters = UnsynchronizedMIL(profile="ci", device="cpu")
-    bags = Bags.of(regions), Bags.of(segments)
-    return Inputs(parameters, corpus, tuple(boxes), *bags, "made up", "made up", "made up", 0.0)
+        made.append(Clip(f"{number}", Path(), split, labels))
+        for name, array in (("proposals", boxes), ("regions", regions), ("segments", segments)):
+            rows[name][f"{number}"] = array
+    monkeypatch.setattr(Bottleneck, "profiles", {"ci": settings})
+    corpus = Corpus("planted", ("horn", "red", "both"), tuple(made), (), "d")
+    condition = Condition("planted", "ci", device="cpu")
+    return Planted(rows), Data(corpus, condition, torch.device("cpu"), fresh=True)
 
 
-def test_a_frame_is_the_maximum_over_its_regions() -> None:
-    inputs = planted(10)
-    inputs = replace(
-        inputs,
-        boxes=(None, *inputs.boxes[1:]),
-        regions=Bags.of([inputs.regions.arrays[0][:0], *[inputs.regions.arrays[row] for row in range(1, 10)]]),
-    )
-    for delay in (0, 1, 3, 5):
-        frames = Tokens.of(inputs, delay).frames
-        assert frames.sizes.tolist() == [0] + [4] * 9
-        for row in range(1, 10):
-            regions = iter(inputs.regions.arrays[row])
-            expected = []
-            for box in inputs.boxes[row]:  # type: ignore[union-attr]
-                mine = [next(regions) for one in box if not np.isnan(one[4])]
-                expected.append([max(column) for column in zip(*mine, strict=True)])
-            for at, values in enumerate(expected):
-                np.testing.assert_array_equal(frames.arrays[row][(at + delay) % 4], values)
+BRIEF = Optimisation("adam", learning_rate=1e-2, batch=12, epochs=2, steps=3, clip_norm=1.0)
+SMALL = Settings(replace(TINY, width=16, hidden=32, dropout=0.1), BRIEF, strengths=())
 
 
-def test_what_is_seen_and_heard_is_learnt_from_weak_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("delay", [0, 1, 3, 5])
+def test_a_frame_is_the_maximum_over_its_regions(delay: int) -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.full((4, 3, 5), np.nan)
+    for frame, count in enumerate((3, 1, 2, 3)):
+        boxes[frame, :count] = 0.5
+    regions = rng.normal(size=(9, 6))
+    found, rest = frames_of(regions, boxes, delay), iter(regions)
+    for frame, count in enumerate((3, 1, 2, 3)):
+        of_frame = [next(rest) for _ in range(count)]
+        np.testing.assert_array_equal(
+            found[(frame + delay) % 4], [max(column) for column in zip(*of_frame, strict=True)]
+        )
+    assert frames_of(np.zeros((0, 6)), np.zeros((0, 3, 5)), delay).shape == (0, 6)
+
+
+def test_weak_labels_are_learnt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """About half of the clips have each label, a quarter both; without sound, horns are a guess."""
-    monkeypatch.setitem(PROFILES, "ci", replace(SHORT, steps=40, epochs=6))
-    inputs = planted(300)
-    trained = train_bottleneck(inputs, 0, CPU)
-    assert trained.scores.shape == (300, 3) and trained.scores.dtype == np.float32 and trained.seconds > 0
-    test, truth = inputs.rows("test"), inputs.corpus.targets()
-    assert (average_precision(truth[test], trained.scores[test]) > 0.85).all()
-    silent = average_precision(truth[test], scores_with(inputs, trained.network, silent=True)[test])
-    black = average_precision(truth[test], scores_with(inputs, trained.network, black=True)[test])
-    assert silent[0] < 0.75 and silent[1] > 0.85 and black[1] < 0.75 and black[0] > 0.85
+    long = replace(SMALL, optimisation=replace(SMALL.optimisation, steps=40, epochs=6))
+    system, data = planted(300, long, monkeypatch)
+    checkpoint = system.fit(data, {}, 0, tmp_path / "state.partial")
+    assert checkpoint.parameters == sum(one.numel() for name, one in checkpoint.state.items() if "scale" not in name)
+    scores = {how: system.scores(checkpoint, data.with_impairment(how), {}) for how in ("", "silent", "black")}
+    test, truth = data.rows("test"), data.targets
+    quality = {how: average_precision(truth[test], found[test]) for how, found in scores.items()}
+    assert (quality[""] > 0.85).all()
+    assert quality["silent"][0] < 0.75 and quality["silent"][1] > 0.85
+    assert quality["black"][1] < 0.75 and quality["black"][0] > 0.85
 
 
-def test_clips_that_lack_something_are_scored_like_clips_that_never_had_it() -> None:
-    inputs = planted(40)
-    trained = train_bottleneck(inputs, 0, CPU)
-    np.testing.assert_allclose(scores_with(inputs, trained.network), trained.scores, atol=1e-6)
-    without_sound = replace(inputs, segments=Bags.of([np.zeros((0, 5), np.float16)] * 40))
-    without_pictures = replace(inputs, boxes=(None,) * 40, regions=Bags.of([np.zeros((0, 6), np.float16)] * 40))
-    for less, options in ((without_sound, {"silent": True}), (without_pictures, {"black": True})):
-        found = scores_with(inputs, trained.network, **options)
-        np.testing.assert_allclose(found, scores_with(less, trained.network), atol=1e-6)
-        assert np.abs(found - trained.scores).max() > 1e-4
-    assert (scores_with(inputs, trained.network, silent=True, black=True) == 0.5).all()
-
-    later = scores_with(inputs, trained.network, delay=1.0)
-    assert np.abs(later - trained.scores).max() > 1e-5
-    np.testing.assert_allclose(scores_with(inputs, trained.network, delay=4), trained.scores, atol=1e-6)  # all round
-    with pytest.raises(ValueError, match=r"whole seconds.* found 0\.5"):
-        scores_with(inputs, trained.network, delay=0.5)
-
-
-def test_the_same_training_is_found_again(home: Path) -> None:
-    inputs = planted(40)
-    first = train_bottleneck(inputs, 0, CPU)
-    before = first.path.stat().st_mtime_ns
-    again = train_bottleneck(inputs, 0, CPU)
-    assert again.path == first.path and first.path.stat().st_mtime_ns == before
-    assert (again.seconds, again.parameters, again.best_epoch) == (first.seconds, first.parameters, first.best_epoch)
-    np.testing.assert_array_equal(again.scores, first.scores)
-    assert [path.name for path in (home / "models").iterdir()] == [first.path.name]
-    first.path.unlink()
-    np.testing.assert_array_equal(train_bottleneck(inputs, 0, CPU).scores, first.scores)
-
-
-def test_other_labels_splits_seeds_and_settings_are_other_trainings(monkeypatch: pytest.MonkeyPatch) -> None:
-    inputs = planted(40)
-    clips = inputs.corpus.clips
-
-    def changed(row: int, **values: object) -> Inputs:
-        corpus = replace(inputs.corpus, clips=(*clips[:row], replace(clips[row], **values), *clips[row + 1 :]))  # type: ignore[arg-type]
-        return replace(inputs, corpus=corpus)
-
-    def flipped(row: int) -> tuple[str, ...]:
-        return tuple(name for name in CLASSES if name not in clips[row].labels)
-
-    first = train_bottleneck(inputs, 0, CPU)
-    others = [
-        train_bottleneck(changed(0, labels=flipped(0)), 0, CPU),  # a training clip
-        train_bottleneck(changed(3, labels=flipped(3)), 0, CPU),  # a validation clip
-        train_bottleneck(changed(1, split="left out"), 0, CPU),
-        train_bottleneck(inputs, 1, CPU),
-    ]
-    assert train_bottleneck(changed(4, labels=flipped(4)), 0, CPU).path == first.path  # a test clip
-    monkeypatch.setitem(PROFILES, "ci", replace(SHORT, steps=2))
-    others.append(train_bottleneck(inputs, 0, CPU))
-    assert len({one.path for one in (first, *others)}) == 6
-    for other in (others[0], *others[2:]):
-        assert np.abs(other.scores - first.scores).max() > 1e-6
-
-
-def test_parameters_are_counted() -> None:
-    """By hand, of what a class says: a layer has attention (4 maps), a perceptron and two norms."""
-    trained = train_bottleneck(planted(40), 0, CPU)
-    width, hidden, classes = 16, 32, 3
-    layer = 4 * (width * width + width) + 2 * width * hidden + hidden + width + 4 * width
-    streams = [(features + 1) * width + (places + 1) * width + 3 * layer for features, places in ((6, 4), (5, 7))]
-    assert trained.parameters == sum(streams) + 2 * width + 2 * width + (width + 1) * classes
-
-
-def test_a_training_needs_clips_and_a_profile() -> None:
-    inputs = planted(10)
-    nobody = tuple(replace(clip, split="test") for clip in inputs.corpus.clips)
-    with pytest.raises(ValueError, match=r"planted: expected clips to train on .* found 0 and 0"):
-        train_bottleneck(replace(inputs, corpus=replace(inputs.corpus, clips=nobody)), 0, CPU)
-    large = replace(inputs, parameters=UnsynchronizedMIL(profile="paper", device="cpu"))
-    with pytest.raises(ValueError, match="expected profile ci or demo, found 'paper'"):
-        train_bottleneck(large, 0, CPU)
-
-
-def test_the_demo_profile_fits_the_demo_worlds_clips() -> None:
-    network = BottleneckNetwork(bottleneck.PROFILES["demo"].network).eval()
-    config = network.config
-    whole = [torch.randn(2, 10, config.frame_features), torch.ones(2, 10)]
-    whole += [torch.randn(2, 20, config.segment_features), torch.ones(2, 20)]
-    assert network(*whole).shape == (2, 17)
+def test_impaired_clips_are_scored_as_clips_that_never_had_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    system, data = planted(40, SMALL, monkeypatch)
+    checkpoint = system.fit(data, {}, 0, tmp_path / "state.partial")
+    whole = system.scores(checkpoint, data, {})
+    for how, names in (("silent", ["segments"]), ("black", ["proposals", "regions"])):
+        impaired = system.scores(checkpoint, data.with_impairment(how), {})
+        assert np.abs(impaired - whole).max() > 1e-4
+        lacking = Planted(
+            system.rows | {name: {id: array[:0] for id, array in system.rows[name].items()} for name in names}
+        )
+        np.testing.assert_allclose(lacking.scores(checkpoint, data, {}), impaired, atol=1e-6)
+    late = system.scores(checkpoint, data.with_impairment("delay 1 s"), {})
+    assert np.abs(late - whole).max() > 1e-5
+    np.testing.assert_allclose(system.scores(checkpoint, data.with_impairment("delay 4 s"), {}), whole, atol=1e-6)
+    other = Checkpoint(checkpoint.state, checkpoint.numbers | {"features": {}})
+    with pytest.raises(CheckpointError, match="other features"):
+        system.scores(other, data, {})

@@ -10,9 +10,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from avrepro.corpora import dcase2017
-from avrepro.corpora.base import CorpusError
-from avrepro.corpora.dcase2017 import CLASSES, as_matrix, canonical, validation_clips
+from avrepro.corpora import CorpusError, dcase2017
+from avrepro.corpora.dcase2017 import CLASSES, SHORT_NAMES, as_matrix, validation_clips
 from avrepro.corpora.statistics import class_counts, co_occurrence
 from avrepro.evaluation import cross_validated_decisions, tagging_scores, threshold_sweep, tune_thresholds
 from avrepro.evaluation.published import official_scores, read_official_output, rescored_predictions
@@ -25,12 +24,8 @@ def task(mirror: Path) -> Path:
     return mirror / "dcase2017_task4"
 
 
-def weak(task: Path, part: str) -> pd.DataFrame:
-    return dcase2017.read_weak(task / f"groundtruth_release/groundtruth_weak_label_{part}_set.csv")
-
-
-def strong(task: Path, part: str) -> pd.DataFrame:
-    return dcase2017.read_strong(task / f"groundtruth_release/groundtruth_strong_label_{part}_set.csv")
+def ground_truth(task: Path, kind: str, part: str) -> Path:
+    return task / f"groundtruth_release/groundtruth_{kind}_label_{part}_set.csv"
 
 
 def plain_pairs(path: Path) -> set[tuple[str, str]]:
@@ -39,42 +34,34 @@ def plain_pairs(path: Path) -> set[tuple[str, str]]:
     return {(row[0].removesuffix(".wav"), row[3]) for row in rows if len(row) == 4}
 
 
-# The lists
+# --- the lists
 
 
 def test_classes_are_those_of_the_official_list(task: Path) -> None:
     rows = [line.split("\t") for line in (task / "sound_event_list_17_classes.txt").read_text().splitlines()[1:]]
-    assert {row[0]: canonical(row[2]) for row in rows} == dcase2017.NAME_OF_ID
-    assert tuple(canonical(row[2]) for row in rows) == CLASSES and len(CLASSES) == 17
-
-
-def test_both_spellings_of_a_class() -> None:
-    assert canonical("Fire engine (siren)") == canonical("Fire engine, fire truck (siren)")
-    assert canonical("Truck horn") == canonical("Air horn, truck horn")
-    assert set(map(canonical, CLASSES)) == set(CLASSES)
-    with pytest.raises(CorpusError, match=r"unknown class 'Dog'; expected one of Train horn \|"):
-        canonical("Dog")
+    assert {row[0]: SHORT_NAMES.get(row[2], row[2]) for row in rows} == dcase2017.NAME_OF_ID
+    assert tuple(SHORT_NAMES.get(row[2], row[2]) for row in rows) == CLASSES and len(CLASSES) == 17
 
 
 @pytest.mark.parametrize("part", PARTS)
 def test_weak_labels_as_the_file_has_them(task: Path, part: str) -> None:
-    table = weak(task, part)
+    path = ground_truth(task, "weak", part)
+    table = dcase2017.read_weak(path)
     clips, rows = PARTS[part]
     assert (len(table), table["clip"].nunique()) == (rows, clips)
     assert table.dtypes[["start", "end"]].eq("float64").all() and tuple(table["label"].cat.categories) == CLASSES
-    pairs = plain_pairs(task / f"groundtruth_release/groundtruth_weak_label_{part}_set.csv")
-    assert set(zip(table["clip"], table["label"], strict=True)) == pairs
+    assert set(zip(table["clip"], table["label"], strict=True)) == plain_pairs(path)
     times = table["clip"].str[12:].str.split("_", expand=True).astype(float)
     np.testing.assert_allclose(times, table[["start", "end"]])
     assert table["clip"].str.startswith("-").any()
 
 
 @pytest.mark.parametrize("part", ["training", "testing"])
-def test_list_says_what_the_weak_labels_say(task: Path, part: str) -> None:
+def test_list_agrees_with_the_weak_labels(task: Path, part: str) -> None:
     table = dcase2017.read_list(task / f"{part}_set.csv")
     assert len(table) == PARTS[part][0]
     pairs = {(clip, name) for clip, names in zip(table["clip"], table["labels"], strict=True) for name in names}
-    assert pairs == plain_pairs(task / f"groundtruth_release/groundtruth_weak_label_{part}_set.csv")
+    assert pairs == plain_pairs(ground_truth(task, "weak", part))
     with (task / f"{part}_set.csv").open(newline="") as file:
         rows = list(csv.reader(file))
     assert [row[3] for row in rows] == [",".join(names) for names in table["labels"]]  # quotes and commas survived
@@ -84,14 +71,13 @@ def test_list_says_what_the_weak_labels_say(task: Path, part: str) -> None:
 
 @pytest.mark.parametrize(("part", "events", "untimed", "both"), [("testing", 688, 36, 1), ("evaluation", 1706, 150, 0)])
 def test_strong_labels(task: Path, part: str, events: int, untimed: int, both: int) -> None:
-    table = strong(task, part)
+    table = dcase2017.read_strong(ground_truth(task, "strong", part))
     assert len(table) == events and (~table["timed"]).sum() == untimed
     without = table[~table["timed"]]
     assert (without[["onset", "offset"]] == 0).all(axis=None)
     pairs = {timed: set(zip(rows["clip"], rows["label"], strict=True)) for timed, rows in table.groupby("timed")}
-    labels = weak(task, part)
     # An untimed row stands for a weak label that has no time: with them, the two files name the same pairs.
-    assert pairs[True] | pairs[False] == set(zip(labels["clip"], labels["label"], strict=True))
+    assert pairs[True] | pairs[False] == plain_pairs(ground_truth(task, "weak", part))
     assert len(pairs[True] & pairs[False]) == both
     assert table["onset"].min() == 0 and table["offset"].max() <= 10
 
@@ -129,12 +115,12 @@ BAD_ROWS = [
 
 
 @pytest.mark.parametrize(("line", "message"), BAD_ROWS)
-@pytest.mark.parametrize("read", [dcase2017.read_weak, dcase2017.read_strong])
-def test_bad_row_of_the_ground_truth_is_named(tmp_path: Path, read, line: str, message: str) -> None:
+def test_bad_row_of_the_ground_truth_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "truth.csv"
     path.write_text(f"a0123456789_0.000_10.000.wav\t0.000\t10.000\tTruck horn\r\n{line}\r\n", newline="")
-    with pytest.raises(CorpusError, match=rf"truth\.csv, line 2: {message}"):
-        read(path)
+    for read in (dcase2017.read_weak, dcase2017.read_strong):
+        with pytest.raises(CorpusError, match=rf"truth\.csv, line 2: {message}"):
+            read(path)
 
 
 def test_rows_that_only_one_kind_of_ground_truth_may_have(tmp_path: Path) -> None:
@@ -156,23 +142,19 @@ def test_rows_that_only_one_kind_of_ground_truth_may_have(tmp_path: Path) -> Non
         dcase2017.read_weak(tmp_path / "other.csv")
 
 
-# Splits
+# --- splits
 
 
 def test_all_listed_clips(task: Path) -> None:
     listed = dcase2017.listed()
-    assert Counter(clip.split for clip in listed) == {
-        "train": 50030,
-        "validation": 1142,
-        "test": 488,
-        "evaluation": 1103,
-    }
+    sizes = {"train": 50030, "validation": 1142, "test": 488, "evaluation": 1103}
+    assert Counter(clip.split for clip in listed) == sizes
     assert len({clip.video for clip in listed}) == len(listed)  # so no two splits share a video
     for clip in listed[::1000]:
         assert clip.id == f"{clip.video}_{clip.start:.3f}_{clip.end:.3f}"
     for split, part in (("test", "testing"), ("evaluation", "evaluation")):
         pairs = {(clip.id, label) for clip in listed if clip.split == split for label in clip.labels}
-        assert pairs == plain_pairs(task / f"groundtruth_release/groundtruth_weak_label_{part}_set.csv")
+        assert pairs == plain_pairs(ground_truth(task, "weak", part))
 
 
 def test_validation_set_is_balanced_and_seeded(task: Path) -> None:
@@ -182,8 +164,8 @@ def test_validation_set_is_balanced_and_seeded(task: Path) -> None:
     assert counts["train"].min() > 90  # of the rarest class more than half is left to train on
     several = [len(clip.labels) > 1 for clip in listed if clip.split == "validation"]
     assert 0.15 < np.mean(several) < 0.3  # 0.22 of the testing clips have several labels
-    training = weak(task, "training")["label"].value_counts()
-    assert (counts["train"] + counts["validation"]).to_dict() == training.to_dict()
+    training = Counter(label for _, label in plain_pairs(ground_truth(task, "weak", "training")))
+    assert (counts["train"] + counts["validation"]).to_dict() == training
 
     held_out = [{clip.id for clip in dcase2017.listed(seed) if clip.split == "validation"} for seed in (0, 0, 1)]
     assert held_out[0] == held_out[1] and len(held_out[0] & held_out[2]) < 700
@@ -209,8 +191,7 @@ def test_corpus_of_lists_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (tmp_path / "training_set.csv").write_text("".join(rows[:4]))
     (tmp_path / "testing_set.csv").write_text(rows[4])
     (tmp_path / "groundtruth_release").mkdir()
-    path = tmp_path / "groundtruth_release/groundtruth_weak_label_evaluation_set.csv"
-    path.write_text("-0000000005_0.000_10.000.wav\t0.000\t10.000\tTruck horn\n")
+    ground_truth(tmp_path, "weak", "evaluation").write_text("-0000000005_0.000_10.000.wav\t0.000\t10.000\tTruck horn\n")
     corpus = dcase2017.load_dcase2017(lists=tmp_path)
     assert corpus.classes == CLASSES and not corpus.clips
     assert Counter(clip.split for clip in corpus.missing) == {"train": 3, "validation": 1, "test": 1, "evaluation": 1}
@@ -223,70 +204,67 @@ def test_co_occurrence_counts_clips() -> None:
     assert table.to_numpy().tolist() == expected and list(table.columns) == list("abcd")
 
 
-# The official evaluation
+# --- the official evaluation
 
 
-def test_as_matrix(task: Path) -> None:
-    rows = weak(task, "testing")
-    clips = sorted(set(rows["clip"]))
-    matrix = as_matrix(rows, clips)
-    pairs = plain_pairs(task / "groundtruth_release/groundtruth_weak_label_testing_set.csv")
-    assert {(clips[row], CLASSES[column]) for row, column in zip(*np.nonzero(matrix), strict=True)} == pairs
-    with pytest.raises(CorpusError, match=r"line \d+: clip '.+' is not among the 487 clips to be scored"):
-        as_matrix(rows, clips[:-1])
-    with pytest.raises(CorpusError, match=r"line \d+: label 'Train horn' is not among the 16 classes"):
-        as_matrix(rows, clips, CLASSES[1:])
-
-
-@pytest.mark.parametrize("number", range(12))
-def test_published_predictions_score_as_the_official_evaluator(mirror: Path, task: Path, number: int) -> None:
-    folder = mirror / "published_predictions/kaist_testing"
-    official = read_official_output(folder / f"{number:02d}.official_output.txt")
-    ours = official_scores(weak(task, "testing"), dcase2017.read_predictions(folder / f"{number:02d}.prediction.csv"))
-    assert ours.clips == official.clips == 488
-    assert set(official.by_class.index) == set(CLASSES)
-    # 0.01 percentage points each.
-    pd.testing.assert_series_equal(ours.micro, official.micro, rtol=0, atol=0.01)
-    pd.testing.assert_series_equal(ours.class_average, official.class_average, rtol=0, atol=0.01)
-    pd.testing.assert_frame_equal(ours.by_class, official.by_class.loc[list(CLASSES)], rtol=0, atol=0.01)
-    precision, recall = ours.by_class["precision"].mean(), ours.by_class["recall"].mean()
-    assert official.class_average["f1"] == pytest.approx(2 * precision * recall / (precision + recall), abs=0.01)
-    assert ours.macro_f1 < official.class_average["f1"] - 1  # the two averages are not the same thing
-    with (folder / "index.csv").open() as file:
-        index = {int(row["number"]): float(row["micro_f1_percent"]) for row in csv.DictReader(file)}
-    assert ours.micro["f1"] == pytest.approx(index[number], abs=0.01)
-
-
-def test_table_of_published_predictions(mirror: Path) -> None:
-    table = rescored_predictions()
-    assert len(table) == 12 and table["largest_difference"].max() < 0.01
-    with (mirror / "published_predictions/kaist_testing/index.csv").open() as file:
-        published = [float(row["micro_f1_percent"]) for row in csv.DictReader(file)]
-    np.testing.assert_allclose(table["ours"], published, atol=0.01)
-
-
-SAMPLES = [
-    ("perfect_prediction.csv", "output_perfect_prediction.csv"),
-    ("imperfect_prediction.csv", "imperfect_prediction_output.csv"),
-    ("precision_affected_prediction.csv", "precision_affected_output.txt"),
-    ("recall_affected_prediction.csv", "recall_affected_output.txt"),
-]
+@pytest.fixture(scope="module")
+def truth(task: Path) -> pd.DataFrame:
+    return dcase2017.read_weak(ground_truth(task, "weak", "testing"))
 
 
 def sample(task: Path, name: str) -> pd.DataFrame:
     return dcase2017.read_predictions(task / "official_evaluator_samples/prediction" / name)
 
 
-@pytest.mark.parametrize(("prediction", "output"), SAMPLES)
-def test_official_samples(task: Path, prediction: str, output: str) -> None:
-    ours = official_scores(weak(task, "testing"), sample(task, prediction))
-    official = read_official_output(task / "official_evaluator_samples/output" / output)
+def test_as_matrix(task: Path, truth: pd.DataFrame) -> None:
+    clips = sorted(set(truth["clip"]))
+    placed = np.argwhere(as_matrix(truth, clips))
+    assert {(clips[row], CLASSES[column]) for row, column in placed} == plain_pairs(
+        ground_truth(task, "weak", "testing")
+    )
+    with pytest.raises(CorpusError, match=r"line \d+: clip '.+' is not among the 487 clips to be scored"):
+        as_matrix(truth, clips[:-1])
+    with pytest.raises(CorpusError, match=r"line \d+: label 'Train horn' is not among the 16 classes"):
+        as_matrix(truth, clips, CLASSES[1:])
+
+
+def test_published_predictions_score_as_the_official_evaluator(mirror: Path, truth: pd.DataFrame) -> None:
+    folder = mirror / "published_predictions/kaist_testing"
+    with (folder / "index.csv").open() as file:
+        published = {int(row["number"]): float(row["micro_f1_percent"]) for row in csv.DictReader(file)}
+    table = rescored_predictions()
+    assert list(table.index) == sorted(published) and table["largest_difference"].max() < 0.01
+    for number, micro_f1 in published.items():  # 0.01 percentage points each
+        official = read_official_output(folder / f"{number:02d}.official_output.txt")
+        ours = official_scores(truth, dcase2017.read_predictions(folder / f"{number:02d}.prediction.csv"))
+        assert ours.clips == official.clips == 488
+        pd.testing.assert_series_equal(ours.micro, official.micro, rtol=0, atol=0.01)
+        pd.testing.assert_series_equal(ours.class_average, official.class_average, rtol=0, atol=0.01)
+        pd.testing.assert_frame_equal(ours.by_class, official.by_class.loc[list(CLASSES)], rtol=0, atol=0.01)
+        assert ours.micro["f1"] == table["ours"][number] == pytest.approx(micro_f1, abs=0.01)
+        precision, recall = ours.by_class["precision"].mean(), ours.by_class["recall"].mean()
+        assert official.class_average["f1"] == pytest.approx(2 * precision * recall / (precision + recall), abs=0.01)
+        assert ours.macro_f1 < official.class_average["f1"] - 1  # the two averages are not the same thing
+
+
+SAMPLES = {
+    "perfect_prediction.csv": "output_perfect_prediction.csv",
+    "imperfect_prediction.csv": "imperfect_prediction_output.csv",
+    "precision_affected_prediction.csv": "precision_affected_output.txt",
+    "recall_affected_prediction.csv": "recall_affected_output.txt",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_official_samples(task: Path, truth: pd.DataFrame, name: str) -> None:
+    ours = official_scores(truth, sample(task, name))
+    official = read_official_output(task / "official_evaluator_samples/output" / SAMPLES[name])
     pd.testing.assert_series_equal(ours.micro, official.micro, rtol=0, atol=0.01)
     assert official.clips == ours.clips == 488 and official.by_class.empty and official.class_average.isna().all()
 
 
-def test_invalid_sample_is_not_what_its_output_says(task: Path) -> None:
-    predicted, truth = sample(task, "invalid_prediction.csv"), weak(task, "testing")
+def test_other_samples(task: Path, truth: pd.DataFrame) -> None:
+    predicted = sample(task, "invalid_prediction.csv")
     # It leaves out one clip altogether and has 603 of the 606 labels; the printed output is that of 604.
     assert set(truth["clip"]) - set(predicted["clip"]) == {"-GCwoyCnYsY_0.000_10.000"}
     ours = official_scores(truth, predicted)
@@ -296,9 +274,6 @@ def test_invalid_sample_is_not_what_its_output_says(task: Path) -> None:
     assert printed.micro["recall"] == pytest.approx(100 * 604 / 606)
     assert printed.micro.equals(read_official_output(folder / "recall_affected_output.txt").micro)
 
-
-def test_other_samples(task: Path) -> None:
-    truth = weak(task, "testing")
     silent = sample(task, "prediction_missing.csv")  # two clips with nothing predicted, 4 labels lacking
     assert (silent["label"] == "").sum() == 2
     assert official_scores(truth, silent).micro["recall"] == pytest.approx(100 * 602 / 606)
@@ -322,16 +297,14 @@ def test_bad_predictions_and_outputs_are_named(tmp_path: Path) -> None:
         dcase2017.read_probabilities(path)
 
 
-def test_published_probabilities(mirror: Path, task: Path) -> None:
+def test_published_probabilities(mirror: Path, truth: pd.DataFrame) -> None:
     table = dcase2017.read_probabilities(mirror / "published_predictions/cvssp_testing_example/at_prob_mat.csv.gz")
-    truth = weak(task, "testing")
     assert table.shape == (488, 17) and set(table.index) == set(truth["clip"])
     y_true, scores = as_matrix(truth, table.index.tolist()), table.to_numpy()
     sweep = threshold_sweep(y_true, scores, np.arange(1, 20) / 20)
     micro = 100 * np.array([sweep[5].precision, sweep[5].recall, sweep[5].f1])
     np.testing.assert_allclose(micro, [51.39, 39.77, 44.84], atol=0.005)  # at 0.3
-    recall = [at.recall for at in sweep]
-    assert all(np.diff(recall) <= 0)
+    assert all(np.diff([at.recall for at in sweep]) <= 0)
     best = max(at.f1 for at in sweep)
     assert best == sweep[3].f1 == pytest.approx(0.4759, abs=5e-5)  # at 0.2
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
+from avrepro.corpora import dcase2017
 from avrepro.corpora.demo import sounds_warning
 from avrepro.corpora.demo.scenes import Bed, Distraction, Scene, SoundEvent
 from avrepro.corpora.demo.sounds import (
@@ -17,7 +18,7 @@ from avrepro.corpora.demo.sounds import (
     synthesise,
     synthesise_event,
     synthesise_layers,
-)
+)  # fmt: skip
 from avrepro.corpora.demo.synthesis import SPEED_OF_SOUND, Studio, reverberate
 
 RATE = 32000
@@ -58,15 +59,9 @@ def level(waveform: np.ndarray, window: float = 0.1) -> np.ndarray:
     return np.sqrt(np.mean(frames.astype(float) ** 2, axis=1))
 
 
-def test_the_classes_are_those_of_dcase_2017_task_4_in_its_order(mirror) -> None:
-    lists = (mirror / "audioset").rglob("*")
-    text = "".join(
-        path.read_text(errors="ignore") for path in lists if path.suffix == ".csv" and path.stat().st_size < 1e6
-    )
-    assert len(SOUND_CLASSES) == len(set(SOUND_CLASSES)) == 17
-    assert [name for name in SOUND_CLASSES if name not in text] == []  # they are AudioSet's names, letter by letter
-    assert SOUND_CLASSES[0] == "Train horn" and SOUND_CLASSES[8:10] == ("Screaming", "Bicycle")
-    assert SOUND_CLASSES[-1] == "Train"
+def test_the_classes_are_those_of_dcase_2017_task_4() -> None:
+    assert sorted(SOUND_CLASSES) == sorted(dcase2017.CLASSES)  # which are those of the official list: test_dcase2017
+    assert SOUND_CLASSES[:9] == tuple(sounds_warning.WARNING_SOUNDS)
 
 
 @pytest.mark.parametrize("label", SOUND_CLASSES)
@@ -131,24 +126,21 @@ def test_recordings_are_never_clipped() -> None:
     assert max(peaks) / min(peaks) > 2  # the gain is random
 
 
-@pytest.mark.parametrize("scene", [
-    replace(SCENE, events=(), beds=(), distractions=()),
-    replace(SCENE, reverberation=0.0),
-    replace(SCENE, events=(SoundEvent("Bus", 9.99, 10.0, 0.0),)),
-    replace(SCENE, duration=3.0, events=(SoundEvent("Car", 1.0, 8.0, 0.0),)),
+@pytest.mark.parametrize("changes", [
+    {"events": (), "beds": (), "distractions": ()},
+    {"reverberation": 0.0},
+    {"events": (SoundEvent("Bus", 9.99, 10.0, 0.0),)},
+    {"duration": 3.0, "events": (SoundEvent("Car", 1.0, 8.0, 0.0),)},
 ])  # fmt: skip
-def test_odd_scenes_give_finite_recordings(scene: Scene) -> None:
+def test_odd_scenes_give_finite_recordings(changes: dict) -> None:
+    scene = replace(SCENE, **changes)
     recording = synthesise(scene)
     assert recording.shape == (int(scene.duration * RATE),) and np.isfinite(recording).all()
 
 
-def test_unknown_names_are_refused() -> None:
+def test_an_unknown_class_is_refused() -> None:
     with pytest.raises(ValueError, match="'Tractor' is unknown"):
         synthesise(replace(SCENE, events=(SoundEvent("Tractor", 0.0, 1.0, 0.0),)))
-    with pytest.raises(ValueError, match=r"clip planted: bed 'sea'"):
-        synthesise(replace(SCENE, beds=(Bed("sea", 0.0),)))
-    with pytest.raises(ValueError, match=r"clip planted: distraction 'cow'"):
-        synthesise(replace(SCENE, distractions=(Distraction("cow", 0.0, 1.0, 0.0),)))
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -195,23 +187,13 @@ def test_an_engine_fires_at_half_its_cylinders_times_its_speed() -> None:
 
 def test_a_passing_tone_falls_in_pitch_as_doppler_says_and_peaks_when_nearest() -> None:
     speed, distance, nearest = 30.0, 5.0, 5.0
-    heard = studio(10).passing(lambda s: np.sin(2 * np.pi * 1000 * s.time), speed, distance, nearest)
-    time, pitch = np.array([1.0, 9.0]), []
-    for centre in time:
-        first = int((centre - 0.5) * RATE)
-        pitch.append(strongest(heard[first : first + RATE]))
-    assert pitch[0] == pytest.approx(1000 * (1 + speed / SPEED_OF_SOUND), abs=3)
-    assert pitch[1] == pytest.approx(1000 * (1 - speed / SPEED_OF_SOUND), abs=3)
-    envelope = level(heard)
+    tone = studio(10).passing(lambda s: np.sin(2 * np.pi * 1000 * s.time), speed, distance, nearest)
+    for first, sign in ((0.5, 1), (8.5, -1)):  # s; it comes and goes
+        pitch = strongest(tone[int(first * RATE) : int((first + 1) * RATE)])
+        assert pitch == pytest.approx(1000 * (1 + sign * speed / SPEED_OF_SOUND), abs=3)
+    envelope = level(tone)
     assert envelope.argmax() * 0.1 == pytest.approx(nearest, abs=0.3)
     assert envelope[0] / envelope.max() == pytest.approx(distance / np.hypot(150, 5), rel=0.1)
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_a_passing_car_is_loudest_inside(seed: int) -> None:
-    envelope = level(synthesise_event("Car passing by", 10.0, np.random.default_rng(seed), RATE), 0.25)
-    assert 3.0 <= envelope.argmax() * 0.25 <= 7.0
-    assert envelope.max() > 4 * max(envelope[0], envelope[-1])
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -228,19 +210,6 @@ def test_a_train_horn_is_one_of_the_makers_chords(seed: int) -> None:
 
     tunings = np.linspace(0.97, 1.03, 13)
     assert max(share(np.array(chord) * t) for chord in sounds_warning.TRAIN_HORNS for t in tunings) > 0.85
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_screams_are_high_and_a_civil_defence_siren_is_slow(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    scream = synthesise_event("Screaming", 6.0, rng, RATE)
-    spectrum = np.abs(np.fft.rfft(scream)) ** 2
-    frequency = np.fft.rfftfreq(len(scream), 1 / RATE)
-    assert spectrum[frequency < 250].sum() < 0.1 * spectrum.sum()
-    siren = synthesise_event("Civil defense siren", 10.0, rng, RATE)
-    _, pitch = track(siren, 80, 4000)
-    jumps = np.abs(np.diff(np.log2(pitch)))
-    assert np.median(jumps) < 0.05  # it glides; no yelp
 
 
 def test_a_room_decays_by_60_db_in_its_time() -> None:

@@ -1,49 +1,47 @@
-"""The demo world: its plans against what its description says, and real files against each other."""
+"""The demo world's files against its plans and against each other."""
 
 from __future__ import annotations
 
 import csv
+import math
 import os
-import subprocess
-import sys
 import time
 from collections import Counter
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binom, spearmanr
+from test_demo_plans import WORLD, scenes_of, sources, with_gap
 
 from avrepro import media
-from avrepro.corpora import Corpus, CorpusError, load
-from avrepro.corpora.demo import world as world_module
-from avrepro.corpora.demo.description import Sizes, WorldDescription, load_world_description
-from avrepro.corpora.demo.scenes import Distraction, Scene, SoundEvent, draw_scenes
-from avrepro.corpora.demo.world import load_demo, picture_donors
-from avrepro.manifests import manifest_path
+from avrepro.corpora import Corpus, CorpusError
+from avrepro.corpora.demo import pictures, planning, sounds
+from avrepro.corpora.demo.description import Gap, Sizes
+from avrepro.corpora.demo.planning import draw_scenes
+from avrepro.corpora.demo.scenes import Bed, Scene
+from avrepro.corpora.demo.truth import planted_gaps, read_events, read_sights
+from avrepro.corpora.demo.world import load_demo, render_clip, world_recipe
 
-WORLD = load_world_description()
-TINY = WORLD.model_copy(update={"profiles": {"tiny": Sizes(train=3, validation=2, test=2)}})
-Planned = tuple[dict[str, list[Scene]], dict[str, tuple[str, ...]]]
-
-
-@pytest.fixture(scope="module")
-def planned() -> Planned:
-    return draw_scenes(WORLD, "demo")
+TINY = WORLD.model_copy(update={"profiles": {"tiny": Sizes(train=3, validation=2, test=4)}})
+FEWER = WORLD.model_copy(update={"profiles": {"tiny": Sizes(train=2, validation=2, test=2)}})
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Corpus:
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def tiny(home: Path) -> Corpus:
+    return load(home)
+
+
+def load(home: Path, gap: Gap | None = None, null: bool = False, jobs: int = 1) -> Corpus:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AVREPRO_HOME", str(tmp_path_factory.mktemp("home")))
-        return load_demo("tiny", jobs=1, world=TINY)
-
-
-def scenes_of(planned: Planned) -> list[Scene]:
-    return [scene for scenes in planned[0].values() for scene in scenes]
+        patch.setenv("AVREPRO_HOME", str(home))
+        return load_demo("tiny", gap=gap, null=null, jobs=jobs, world=TINY)
 
 
 def truth_of(corpus: Corpus) -> Path:
@@ -51,202 +49,13 @@ def truth_of(corpus: Corpus) -> Path:
     return corpus.strong
 
 
-def within_binomial(hits: int, trials: int, chance: float) -> bool:
-    """Not stranger than one in a million, so that dozens of checks stay quiet."""
-    low, high = binom.interval(1 - 1e-6, trials, chance)
-    return bool(low <= hits <= high)
-
-
 def decoded(path: Path) -> tuple[bytes, bytes]:
     return media.read_audio(path).tobytes(), media.read_frames(path, fps=12)[0].tobytes()
 
 
-# --- the description
-
-
-def test_description_names_what_is_wrong(tmp_path: Path) -> None:
-    text = manifest_path("demo_world.yaml").read_text("utf-8")
-    wrong = tmp_path / "world.yaml"
-    for old, new, named in (
-        ("imbalance: 15.0", "imbalance: 15.0\n  loudness: 3", "events.loudness"),
-        ("seed: 2017", "seed: two", "seed"),
-        ("missing_labels: 0.10", "missing_labels: 1.10", "events.missing_labels"),
-        ("count: [0.10, 0.50, 0.30, 0.10]", "count: [0.10, 0.50, 0.30, 0.20]", "events.count"),
-        ("{seconds: [0.5, 10.0], visible", "{seconds: [0.5, 12.0], visible", "classes.Car.seconds"),
-        ("occlusion: [0.0, 0.6]", "occlusion: [0.6, 0.0]", "sights.occlusion"),
-    ):
-        assert text.count(old) == 1
-        wrong.write_text(text.replace(old, new), "utf-8")
-        with pytest.raises(CorpusError, match=named.replace(".", r"\.")):
-            load_world_description(wrong)
-
-
-@pytest.mark.parametrize(
-    ("choices", "named"),
-    [
-        ({"profile": "paper"}, "ci, demo"),
-        ({"asynchrony": 1.5}, "1.5"),
-        ({"seed": -1}, "-1"),
-        ({"clips": "x"}, "folder"),
-    ],
-)
-def test_load_refuses(choices: dict, named: str) -> None:
-    with pytest.raises(CorpusError, match=named):
-        load("demo", **choices)
-
-
-def test_load_names_the_nearest_corpus() -> None:
-    with pytest.raises(CorpusError, match="did you mean 'demo-null'"):
-        load("demo_null")
-    with pytest.raises(CorpusError, match="labels"):
-        load("folder", clips="somewhere")
-
-
-def test_importing_corpora_loads_nothing_heavy() -> None:
-    code = "import sys, avrepro.corpora; print(*({'torch', 'cv2', 'pandas', 'av', 'scipy'} & set(sys.modules)))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == []
-
-
-# --- the plans
-
-
-def test_plans_are_deterministic(planned: Planned) -> None:
-    assert draw_scenes(WORLD, "demo") == planned
-    other = draw_scenes(WORLD, "demo", seed=WORLD.seed + 1)
-    assert not set(scene.seed for scene in scenes_of(planned)) & set(scene.seed for scene in scenes_of(other))
-
-
-def test_sizes_and_number_of_events(planned: Planned) -> None:
-    assert {split: len(scenes) for split, scenes in planned[0].items()} == {
-        "train": 600,
-        "validation": 170,
-        "test": 200,
-    }
-    for scenes in planned[0].values():
-        counts = Counter(len(scene.events) for scene in scenes)
-        for number, share in enumerate(WORLD.events.count):
-            assert abs(counts[number] - share * len(scenes)) < 1
-
-
-def test_training_is_unbalanced_and_the_rest_is_balanced(planned: Planned) -> None:
-    for split, scenes in planned[0].items():
-        counts = Counter(event.label for scene in scenes for event in scene.events)
-        assert all(len({event.label for event in scene.events}) == len(scene.events) for scene in scenes)
-        ordered = [counts[label] for label in WORLD.classes]
-        if split == "train":
-            assert 12 <= max(ordered) / min(ordered) <= 18
-            assert all(before >= after - 2 for before, after in pairwise(ordered))
-            total = sum(ordered)
-            law = 15.0 ** -(np.arange(17) / 16)
-            np.testing.assert_allclose(ordered, total * law / law.sum(), rtol=0.15, atol=2)
-        else:
-            assert max(ordered) - min(ordered) <= 1
-
-
-def test_share_of_missing_labels(planned: Planned) -> None:
-    scenes, weak_labels = planned
-    for split, chance in (("train", WORLD.events.missing_labels), ("validation", 0.0), ("test", 0.0)):
-        sounding = {scene.clip: {event.label for event in scene.events} for scene in scenes[split]}
-        assert all(set(weak_labels[clip]) <= labels for clip, labels in sounding.items())
-        missing = sum(len(labels - set(weak_labels[clip])) for clip, labels in sounding.items())
-        assert within_binomial(missing, sum(map(len, sounding.values())), chance)
-
-
-def test_everything_lies_inside_its_clip_and_range(planned: Planned) -> None:
-    low, high = WORLD.events.snr_db
-    for scene in scenes_of(planned):
-        for sound in [*scene.events, *scene.distractions]:
-            assert isinstance(sound, SoundEvent | Distraction)
-            assert 0 <= sound.onset < sound.offset <= scene.duration
-            assert low <= sound.snr_db <= high
-        for event in scene.events:
-            shortest, longest = WORLD.classes[event.label].seconds
-            assert shortest - 1e-9 <= event.offset - event.onset <= longest + 1e-9
-        for sight in scene.sights:
-            assert 0 <= sight.start < sight.end <= scene.duration
-            assert 0 <= sight.occlusion <= 0.6
-        assert 1 <= len(scene.beds) <= 2
-        assert sum(sight.label is None for sight in scene.sights) <= 4
-
-
-def test_sources_are_seen_as_often_as_described(planned: Planned) -> None:
-    scenes = scenes_of(planned)
-    for label, described in WORLD.classes.items():
-        for sounds, chance in ((True, described.visible), (False, described.visible_silent)):
-            those = [s for s in scenes if (label in {event.label for event in s.events}) == sounds]
-            seen = sum(label in {sight.label for sight in scene.sights} for scene in those)
-            assert within_binomial(seen, len(those), chance), (label, sounds, seen, len(those))
-
-
-def test_asynchrony_moves_sights_and_nothing_else() -> None:
-    together, apart = (scenes_of(draw_scenes(WORLD, "demo", asynchrony=dial)) for dial in (0.0, 1.0))
-    heard, seen = [], []
-    for near, far in zip(together, apart, strict=True):
-        assert (near.events, near.beds, near.distractions, near.seed) == (
-            far.events, far.beds, far.distractions, far.seed,
-        )  # fmt: skip
-        events = {event.label: event for event in near.events}
-        for sight, later in zip(near.sights, far.sights, strict=True):
-            assert replace(later, start=sight.start, end=sight.end) == sight
-            if sight.label and (event := events.get(sight.label)):
-                assert (sight.start, sight.end) == (event.onset, event.offset)
-                heard.append(event.onset + event.offset)
-                seen.append(later.start + later.end)
-            else:
-                assert sight == later
-    assert len(heard) > 500
-    assert spearmanr(heard, seen).pvalue > 1e-3
-
-
-def test_no_clip_keeps_its_own_picture() -> None:
-    clips = [
-        (f"{split}-{k}", split) for split, size in (("train", 60), ("test", 2), ("validation", 7)) for k in range(size)
-    ]
-    for seed in range(20):
-        donors = picture_donors(clips, seed)
-        assert sorted(donors) == sorted(donors.values()) == sorted(clip for clip, _ in clips)
-        assert all(clip != donor and clip.split("-")[0] == donor.split("-")[0] for clip, donor in donors.items())
-    assert picture_donors(clips, 1) == picture_donors(clips, 1) != picture_donors(clips, 2)
-
-
-def test_even_a_perfect_eye_is_useless_in_demo_null(planned: Planned) -> None:
-    """Seeing every planted source tells what sounds in demo; with another clip's pictures it tells nothing."""
-    scenes = {scene.clip: scene for scene in planned[0]["test"] + planned[0]["train"]}
-    donors = picture_donors([(clip, clip.split("-")[0]) for clip in scenes], WORLD.seed)
-    vehicles = [label for label, described in WORLD.classes.items() if described.visible > 0.5]
-    hits = {"demo": [0, 0], "demo-null": [0, 0]}  # sounding classes whose source is seen, and all of them
-    seen_anyway = {label: 0 for label in vehicles}
-    for clip, scene in scenes.items():
-        sights = {
-            "demo": {sight.label for sight in scene.sights},
-            "demo-null": {sight.label for sight in scenes[donors[clip]].sights},
-        }
-        for label in vehicles:
-            seen_anyway[label] += label in sights["demo"]
-        for event in scene.events:
-            for world, seen in sights.items():
-                if event.label in vehicles:
-                    hits[world][0] += event.label in seen
-                    hits[world][1] += 1
-    base = sum(
-        seen_anyway[event.label] / len(scenes)
-        for scene in scenes.values()
-        for event in scene.events
-        if event.label in vehicles
-    )
-    assert hits["demo"][0] / hits["demo"][1] > 0.8
-    assert within_binomial(hits["demo-null"][0], hits["demo-null"][1], base / hits["demo-null"][1])
-
-
-# --- the files
-
-
 def test_clips_decode_and_carry_their_weak_labels(tiny: Corpus) -> None:
-    from avrepro.corpora.demo.sounds import SOUND_CLASSES
-
-    assert tiny.classes == SOUND_CLASSES
-    assert Counter(clip.split for clip in tiny.clips) == {"train": 3, "validation": 2, "test": 2}
+    assert tiny.classes == sounds.SOUND_CLASSES
+    assert Counter(clip.split for clip in tiny.clips) == {"train": 3, "validation": 2, "test": 4}
     _, weak_labels = draw_scenes(TINY, "tiny")
     for clip in tiny.clips:
         media.check_clip(clip.path)
@@ -256,106 +65,92 @@ def test_clips_decode_and_carry_their_weak_labels(tiny: Corpus) -> None:
         assert 0.01 < np.abs(waveform).max() <= 1.1  # AAC overshoots a little
         assert frames.shape == (120, 144, 192, 3)
         assert np.abs(times - np.arange(120) / 12).max() < 1e-3
-        assert clip.labels == weak_labels[clip.id]
+        assert clip.labels == weak_labels[clip.id] and clip.sources == ()
     assert tiny.targets().sum() == sum(map(len, weak_labels.values()))
-    with (tiny.clips[0].path.parents[1] / "weak_labels.csv").open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    assert [(row["clip"], row["split"], row["labels"]) for row in rows] == [
-        (clip.id, clip.split, "|".join(clip.labels)) for clip in tiny.clips
-    ]
+    with (truth_of(tiny).parent / "weak_labels.csv").open(encoding="utf-8", newline="") as handle:
+        rows = [tuple(row.values()) for row in csv.DictReader(handle)]
+    assert rows == [(clip.id, clip.split, "|".join(clip.labels)) for clip in tiny.clips]
+    world = TINY.chosen("tiny", None, None, None)
+    assert tiny.digest == tiny.sound_digest == world_recipe(world).key
+    assert truth_of(tiny).parent.name == f"demo-{tiny.digest[:12]}"
 
 
-def test_truth_tells_what_was_planned(tiny: Corpus) -> None:
-    scenes = {scene.clip: scene for scene in scenes_of(draw_scenes(TINY, "tiny"))}
-    sound = pd.read_csv(truth_of(tiny) / "sound.csv")
-    assert len(sound) == sum(len(scene.events) for scene in scenes.values())
-    for row in sound.itertuples():
-        event = next(event for event in scenes[row.clip].events if event.label == row.label)
-        assert (row.onset, row.offset, row.snr_db) == pytest.approx((event.onset, event.offset, event.snr_db))
-    sight = pd.read_parquet(truth_of(tiny) / "sight.parquet")
-    assert list(sight.columns) == ["clip", "frame", "object", "label", "x", "y", "w", "h", "visible"]
-    assert sight["visible"].between(0, 1).all() and sight["frame"].between(0, 119).all()
-    for (clip, thing), rows in sight.groupby(["clip", "object"]):
-        spans = [(one.start, one.end) for one in scenes[clip].sights if one.object == thing]
+def test_truth_is_what_was_planted(tiny: Corpus) -> None:
+    planned, _ = draw_scenes(TINY, "tiny")
+    for corpus, scenes in ((tiny, scenes_of((planned, {}))), (tiny.split("test"), planned["test"])):
+        expected = [(s.clip, e.label, e.onset, e.offset, e.snr_db) for s in scenes for e in s.events]
+        assert list(read_events(corpus).itertuples(index=False, name=None)) == expected
+        assert set(read_sights(corpus)["clip"]) == {scene.clip for scene in scenes if scene.sights}
+        assert len(planted_gaps(corpus)) == len(expected)
+    sights = read_sights(tiny)
+    assert list(sights.columns) == ["clip", "frame", "object", "label", "x", "y", "w", "h", "visible"]
+    assert sights["visible"].between(0, 1).all() and sights["frame"].between(0, 119).all()
+    spans_of = {s.clip: [(one.object, one.start, one.end) for one in s.sights] for s in scenes_of((planned, {}))}
+    for (clip, thing), rows in sights.groupby(["clip", "object"]):
+        spans = [(start, end) for name, start, end in spans_of[clip] if name == thing]
         near = [any(start - 0.1 <= frame / 12 <= end + 0.1 for start, end in spans) for frame in rows["frame"]]
         assert all(near), (clip, thing)
 
 
 def test_same_seed_same_bytes_other_seed_others(tiny: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    again = load_demo("tiny", jobs=2, world=TINY)  # in other processes, in another order
+    again = load(tmp_path, jobs=2)  # in other processes, in another order
     assert again.digest == tiny.digest
     for one, other in zip(tiny.clips, again.clips, strict=True):
-        assert one.path != other.path
-        assert decoded(one.path) == decoded(other.path)
+        assert one.path != other.path and decoded(one.path) == decoded(other.path)
     for name in ("sound.csv", "scenes.json"):
         assert (truth_of(tiny) / name).read_bytes() == (truth_of(again) / name).read_bytes()
-    sight = "sight.parquet"
-    pd.testing.assert_frame_equal(pd.read_parquet(truth_of(tiny) / sight), pd.read_parquet(truth_of(again) / sight))
-    fewer = TINY.model_copy(update={"profiles": {"tiny": Sizes(train=2, validation=2, test=2)}})
-    different = load_demo("tiny", seed=5, jobs=2, world=fewer)
+    pd.testing.assert_frame_equal(read_sights(tiny), read_sights(again))
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
+    different = load_demo("tiny", seed=5, jobs=2, world=FEWER)
     assert different.digest != tiny.digest
     assert not {decoded(clip.path) for clip in different.clips} & {decoded(clip.path) for clip in tiny.clips}
 
 
-def test_lost_and_damaged_clips_are_rendered_again(tiny: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = tiny.clips[0].path.parents[1]
-    monkeypatch.setenv("AVREPRO_HOME", str(folder.parents[1]))
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
-    before = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+def test_lost_and_damaged_clips_are_rendered_again(tiny: Corpus, home: Path) -> None:
+    folder = truth_of(tiny).parent
+
+    def files() -> dict[Path, tuple[bytes, int]]:
+        found = (path for path in folder.rglob("*") if path.is_file() and path.name != ".lock")
+        return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in found}
+
+    before = files()
     lost, damaged = tiny.clips[1].path, tiny.clips[4].path
     lost.unlink()
     damaged.write_bytes(before[damaged][0][:5000])
-    assert load_demo("tiny", jobs=1, world=TINY) == tiny
-    assert sorted(path for path in folder.rglob("*") if path.is_file() and path.name != ".lock") == files
-    for path, (content, written) in before.items():
-        if path.suffix == ".parquet":
-            pd.testing.assert_frame_equal(pd.read_parquet(path), pd.read_parquet(_write(folder / "old", content)))
-            (folder / "old").unlink()
-        else:
-            assert path.read_bytes() == content, path
-        if path.suffix == ".mp4" and path not in (lost, damaged):
-            assert path.stat().st_mtime_ns == written
+    assert load(home) == tiny
+    after = files()
+    assert {path: content for path, (content, _) in after.items()} == {p: content for p, (content, _) in before.items()}
+    assert {p for p in after if p.suffix == ".mp4" and after[p][1] != before[p][1]} == {lost, damaged}
     start = time.monotonic()
-    load_demo("tiny", world=TINY)
+    load(home)
     assert time.monotonic() - start < 1.0
 
 
-def _write(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    return path
-
-
-def test_a_failing_clip_is_named_and_the_rest_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_clip_is_named_and_the_rest_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    fewer: WorldDescription = TINY.model_copy(update={"profiles": {"tiny": Sizes(train=2, validation=2, test=2)}})
-    plan = world_module.draw_scenes
 
-    def with_a_fault(*choices: object) -> Planned:
-        scenes, weak_labels = plan(*choices)  # type: ignore[arg-type]
-        first = scenes["train"][1]
-        broken = first.__class__(**{**first.__dict__, "beds": (first.beds[0].__class__("lava", 0.0),)})
-        return {**scenes, "train": [scenes["train"][0], broken]}, weak_labels
+    def with_a_fault(*choices: object) -> tuple:
+        scenes, weak_labels = draw_scenes(*choices)  # type: ignore[arg-type]
+        first, second = scenes["train"]
+        return {**scenes, "train": [first, replace(second, beds=(Bed("lava", 0.0),))]}, weak_labels
 
-    monkeypatch.setattr(world_module, "draw_scenes", with_a_fault)
-    with pytest.raises(CorpusError, match=r"train-0001.*lava"):
-        load_demo("tiny", jobs=1, world=fewer)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(planning, "draw_scenes", with_a_fault)
+        with pytest.raises(CorpusError, match=r"train-0001.*lava"):
+            load_demo("tiny", jobs=1, world=FEWER)
     (made,) = tmp_path.rglob("*.mp4")
     written = made.stat().st_mtime_ns
-    assert not list(tmp_path.rglob("world.json"))
-    monkeypatch.undo()
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    assert len(load_demo("tiny", jobs=1, world=fewer).clips) == 6
+    assert not list(tmp_path.rglob("corpus.json"))
+    assert len(load_demo("tiny", jobs=1, world=FEWER).clips) == 6
     assert made.stat().st_mtime_ns == written
 
 
-def test_demo_null_keeps_the_sound_and_changes_the_pictures(tiny: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tiny.clips[0].path.parents[3]))
-    null = load_demo("tiny", null=True, world=TINY)
-    assert null.name == "demo-null" and null.digest != tiny.digest
+def test_demo_null_has_the_same_sound_and_other_pictures(tiny: Corpus, home: Path) -> None:
+    null = load(home, null=True)
+    assert null.name == "demo-null" and null.digest != tiny.digest == null.sound_digest
     donors = dict(pd.read_csv(truth_of(null) / "pictures.csv").itertuples(index=False))
     paths = {clip.id: clip.path for clip in tiny.clips}
-    sight, own_sight = (pd.read_parquet(truth_of(corpus) / "sight.parquet") for corpus in (null, tiny))
+    sight, own_sight = read_sights(null), read_sights(tiny)
     for clip, own in zip(null.clips, tiny.clips, strict=True):
         assert (clip.id, clip.split, clip.labels) == (own.id, own.split, own.labels)
         assert media.stream_digest(clip.path, "audio") == media.stream_digest(own.path, "audio")
@@ -367,3 +162,81 @@ def test_demo_null_keeps_the_sound_and_changes_the_pictures(tiny: Corpus, monkey
             own_sight[own_sight["clip"] == donors[clip.id]].drop(columns="clip").reset_index(drop=True),
         )
     assert os.path.samefile(null.clips[0].path.parents[2], tiny.clips[0].path.parents[2])
+
+
+# --- the gap
+
+
+def test_sound_is_the_same_with_every_gap(tmp_path: Path) -> None:
+    plans = [with_gap(gap) for gap in (None, 0.0, 1.5, 6.0, 100.0, "never")]
+    chosen = next(index for index, scene in enumerate(plans[0]) if sources(scene))
+    assert len({sounds.synthesise(scenes[chosen]).tobytes() for scenes in plans}) == 1
+    digests: dict[media.Kind, set[str]] = {"audio": set(), "video": set()}
+    for number in (0, 2, 5):  # None, 1.5 s, never
+        scene = plans[number][chosen]
+        render_clip(scene, tmp_path / str(number), WORLD.clip)
+        for kind, found in digests.items():
+            found.add(media.stream_digest(tmp_path / str(number) / "clips" / f"{scene.clip}.mp4", kind))
+    assert (len(digests["audio"]), len(digests["video"])) == (1, 3)
+
+
+def test_other_things_look_the_same_with_every_gap() -> None:
+    """Their boxes stay: where and how large a thing is drawn does not hang on whether another is there."""
+    plans = zip(*(with_gap(gap) for gap in (0.0, 6.0, "never")), strict=True)
+    scenes = next(each for each in plans if sources(each[0]) and len(each[0].sights) > len(sources(each[0])) + 1)
+    shown = []
+    for scene in scenes:
+        boxes = pd.DataFrame(pictures.draw(scene)[1])
+        of_source = boxes["label"].isin(list(sources(scene)))
+        shown.append(boxes[~of_source].drop(columns="visible").reset_index(drop=True))
+        assert of_source.any() == (scene is not scenes[2])
+    assert len(shown[0]) > 0
+    for other in shown[1:]:
+        pd.testing.assert_frame_equal(shown[0], other)
+
+
+def test_planted_gaps_are_those_of_the_plans(home: Path) -> None:
+    corpus = load(home, 3.0)
+    table, sights = planted_gaps(corpus), read_sights(corpus)
+    assert list(table.columns) == ["clip", "label", "onset", "first_seen", "gap"]
+    events = [(scene, event) for scene in scenes_of(draw_scenes(TINY, "tiny", gap=3.0)) for event in scene.events]
+    for row, (scene, event) in zip(table.itertuples(), events, strict=True):
+        assert (row.clip, row.label, row.onset) == (scene.clip, event.label, event.onset)
+        sight = sources(scene).get(event.label)
+        frame = math.nan if sight is None else math.ceil(sight.start * 12)  # the first not before the sight's start
+        assert row.first_seen == pytest.approx(frame / 12, nan_ok=True)
+        assert row.gap == pytest.approx(abs(frame / 12 - event.onset), nan_ok=True)
+    assert 0 < table["gap"].isna().sum() < len(table)
+    for in_view in (0.9, 1.5):  # where enough of the source shows
+        for row in planted_gaps(corpus, in_view).itertuples():
+            of_source = (sights["clip"] == row.clip) & (sights["label"] == row.label) & (sights["visible"] >= in_view)
+            assert row.first_seen == pytest.approx(sights["frame"][of_source].min() / 12, nan_ok=True)
+
+
+def test_never_shows_no_source_of_a_sound(home: Path, tiny: Corpus) -> None:
+    corpus = load(home, "never")
+    assert corpus.digest != tiny.digest and corpus.identity(("audio",)) == tiny.digest
+    assert planted_gaps(corpus, in_view=0.0)["first_seen"].isna().all()
+    assert len(read_sights(corpus)) > 0  # other things are there
+    assert read_events(corpus).equals(read_events(tiny))
+    for one, other in zip(corpus.clips, tiny.clips, strict=True):
+        assert (one.id, one.labels) == (other.id, other.labels)
+        assert media.stream_digest(one.path, "audio") == media.stream_digest(other.path, "audio")
+
+
+def test_gaps_of_demo_null_are_those_that_its_pictures_show(home: Path) -> None:
+    null = load(home, 3.0, null=True)
+    donors = dict(pd.read_csv(truth_of(null) / "pictures.csv").itertuples(index=False))
+    scenes: dict[str, Scene] = {s.clip: s for s in scenes_of(draw_scenes(TINY, "tiny", gap=3.0))}
+    table = planted_gaps(null)
+    assert list(table["onset"]) == list(planted_gaps(load(home, 3.0))["onset"])
+    assert table["gap"].notna().any()  # some clip has the pictures of another in which its class sounds too
+    for row in table.itertuples():
+        starts = [sight.start for sight in scenes[donors[row.clip]].sights if sight.label == row.label]
+        assert row.first_seen == pytest.approx([*starts, math.nan][0], abs=1 / 12, nan_ok=True)
+
+
+def test_truth_of_a_corpus_without_any(tmp_path: Path) -> None:
+    for strong in (None, tmp_path):  # a folder of clips; real sounds and photographs, whose truth is of another kind
+        with pytest.raises(CorpusError, match=r"'paired' has no planted truth \(sound\.csv\)"):
+            read_events(Corpus("paired", (), (), (), "", strong=strong))

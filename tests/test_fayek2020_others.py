@@ -10,16 +10,13 @@ import numpy as np
 import pytest
 import timm
 import torch
+from fayek2020_data import made_up_data
 from torch import nn
 from torchvision.models.video import r2plus1d_18
 from torchvision.models.video.resnet import Bottleneck, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
-from avrepro.corpora.base import Clip, Corpus
-from avrepro.encode import write_clip
-from avrepro.evaluation import average_precision, roc_auc
-from avrepro.experiments import fayek2020_others as others
-from avrepro.experiments.fayek2020_others import PROFILES, Profile, train_gblend, train_r2plus1d, train_resnet_audio
-from avrepro.features.store import ClipArrays, extract
+from avrepro.conditions import Condition
+from avrepro.evaluation import roc_auc
 from avrepro.models.fayek2020_others import (
     JointAudioVisual,
     Losses,
@@ -30,32 +27,25 @@ from avrepro.models.fayek2020_others import (
     blended_loss,
     blending_weights,
 )
+from avrepro.systems import SYSTEMS, Data, fayek2020_others
+from avrepro.systems.fayek2020_others import PROFILES
 from avrepro.training import Optimisation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CPU = torch.device("cpu")
 AUDIO = ResidualAudioConfig(classes=3, mels=16, block="basic", layers=(1, 1, 1, 1), channels=(4, 4, 8, 8))
 VIDEO = VideoR2Plus1DConfig(classes=3, block="basic", layers=(1, 1), channels=(8, 16))
 FAST = Optimisation("adam", 1e-2, batch=8, epochs=8)
-TINY = Profile(
-    audio=AUDIO,
-    audio_optimisation=FAST,
-    video=VIDEO,
-    video_optimisation=FAST,
-    frames=6,
-    size=(16, 24),
-    hidden=16,
-    measured=3,
-    blend_optimisation=FAST,
-)
+TINY = {
+    "audio": AUDIO, "audio_optimisation": FAST, "video": VIDEO, "video_optimisation": FAST, "hidden": 16,
+    "measured": 3, "blend_optimisation": FAST,
+}  # fmt: skip
+NAMES = ("fayek2020/resnet_audio", "fayek2020/r2plus1d_visual", "fayek2020/gblend")
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+def seed() -> None:
     torch.manual_seed(0)
-    return tmp_path / "home"
 
 
 # --- the networks -----------------------------------------------------------------------------------------
@@ -112,8 +102,22 @@ def test_profiles_take_ten_seconds(name: str) -> None:
     profile = PROFILES[name]
     with torch.device("meta"):
         model = JointAudioVisual(profile.audio, profile.video, profile.hidden)
-        logits = model(torch.empty(2, 1000, 64), torch.empty(2, profile.frames, *profile.size, 3))
+        frames = torch.empty(2, profile.video_frames, *profile.video_size, 3)
+        logits = model(torch.empty(2, 1000 // profile.audio_pooled, 64), frames)
     assert {head: one.shape for head, one in logits.items()} == dict.fromkeys(("audio", "visual", "joint"), (2, 527))
+
+
+def test_frames_beyond_the_end_of_a_short_clip_count_as_the_mean() -> None:
+    model = ResidualAudio(AUDIO).eval()
+    padded, log_mel = torch.randn(4, 100, 16), torch.randn(4, 100, 16) * 3 - 7
+    padded[:, 60:] = -torch.inf
+    model.prepare(padded, torch.eye(3)[[0, 1, 2, 0]])
+    torch.testing.assert_close(model.mean, padded[:, :60].mean(dim=(0, 1)))
+    torch.testing.assert_close(model.deviation, padded[:, :60].std(dim=(0, 1)))
+    with torch.inference_mode():
+        filled = torch.where(padded > -torch.inf, padded, model.mean)
+        torch.testing.assert_close(model.features(padded), model.features(filled))
+        assert model(torch.full_like(log_mel, -torch.inf)).isfinite().all()
 
 
 def test_colours_and_bands_are_scaled_as_in_training() -> None:
@@ -170,7 +174,7 @@ def test_every_parameter_gets_a_gradient_of_all_heads() -> None:
         assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
 
 
-def test_a_head_alone_says_what_it_says_among_others() -> None:
+def test_a_head_alone_gives_what_it_gives_among_others() -> None:
     model = JointAudioVisual(AUDIO, VIDEO, 8).eval()
     inputs = torch.randn(2, 64, 16), torch.rand(2, 6, 16, 24, 3) * 255
     with torch.inference_mode():
@@ -178,8 +182,6 @@ def test_a_head_alone_says_what_it_says_among_others() -> None:
             alone = model(*inputs, (head,))
             assert alone.keys() == {head}
             torch.testing.assert_close(alone[head], logits)
-    with pytest.raises(ValueError, match="3 and 4 classes"):
-        JointAudioVisual(AUDIO, replace(VIDEO, classes=4), 8)
 
 
 # --- gradient blending ------------------------------------------------------------------------------------
@@ -193,7 +195,7 @@ def test_blending_weights_by_hand() -> None:
     assert found == pytest.approx({"audio": 20 / 30, "visual": 2.5 / 30, "joint": 7.5 / 30})
 
 
-def test_blending_weights_where_the_formula_is_silent() -> None:
+def test_blending_weights_where_the_formula_leaves_them_open() -> None:
     start = dict.fromkeys(("audio", "visual", "joint"), Losses(1.0, 1.0))
 
     def weights(**end: tuple[float, float]) -> dict[str, float]:
@@ -221,20 +223,17 @@ def test_blending_weights_where_the_formula_is_silent() -> None:
 # --- what they learn --------------------------------------------------------------------------------------
 
 
-CLASSES = ("low", "leftwards", "never")
-
-
-def sound(labels: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
-    """Noise, float16 [64, 16]; a burst in low bands where the label says so, one in high bands by chance."""
+def sound(low: bool, rng: np.random.Generator) -> np.ndarray:
+    """Noise, float16 [64, 16]; a burst in low bands where the label is there, one in high bands by chance."""
     log_mel = rng.normal(-5, 1, (64, 16))
-    for band, heard in ((3, "low" in labels), (9, rng.random() < 0.5)):
-        if heard:
+    for band, here in ((3, low), (9, rng.random() < 0.5)):
+        if here:
             at = rng.integers(0, 40)
             log_mel[at : at + 24, band : band + 2] += 3
     return log_mel.astype(np.float16)
 
 
-def sight(labels: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
+def sight(leftwards: bool, rng: np.random.Generator) -> np.ndarray:
     """A light square that goes left or right, from anywhere and round the edge, uint8 [6, 16, 24, 3].
 
     Any one frame of it, and any set of frames without their order, is as likely in either direction.
@@ -243,185 +242,103 @@ def sight(labels: tuple[str, ...], rng: np.random.Generator) -> np.ndarray:
     at, row = rng.integers(0, 24), rng.integers(0, 10)
     for frame in frames:
         frame[row : row + 6, (at + np.arange(6)) % 24] = 200
-        at += -3 if "leftwards" in labels else 3
+        at += -3 if leftwards else 3
     return frames
 
 
 @pytest.fixture(scope="module")
-def toy(tmp_path_factory: pytest.TempPathFactory) -> tuple[Corpus, ClipArrays, ClipArrays]:
-    folder, rng = tmp_path_factory.mktemp("toy"), np.random.default_rng(5)
-    clips, paths = [], {"sound": [], "sight": []}
-    for number in range(160):
-        labels = tuple(name for name in CLASSES[:2] if rng.random() < 0.5)
-        split = ("train", "train", "train", "validation", "test")[number % 5]
-        clips.append(Clip(f"{number:03}", folder / f"{number:03}.mp4", split, labels))
-        for name, make in (("sound", sound), ("sight", sight)):
-            paths[name].append(folder / name / "aa" / f"{number:03}.npy")
-            paths[name][-1].parent.mkdir(parents=True, exist_ok=True)
-            np.save(paths[name][-1], make(labels, rng))
-    return Corpus("toy", CLASSES, tuple(clips), (), "d"), ClipArrays((*paths["sound"],)), ClipArrays((*paths["sight"],))
+def toy() -> Data:
+    """160 clips whose sound tells the first label, whose frames' order the second; the third is of none."""
+    return toy_of(160)
 
 
-def told_apart(corpus: Corpus, scores: np.ndarray) -> np.ndarray:
+def toy_of(count: int, **options: object) -> Data:
+    condition, rng = Condition("made-up", "ci", options=tuple((TINY | options).items())), np.random.default_rng(5)
+    labels = rng.random((count, 3)) < [0.5, 0.5, 0]
+    splits = [("train", "train", "train", "validation", "test")[number % 5] for number in range(count)]
+    features = SYSTEMS["fayek2020/gblend"].features(condition)
+    arrays = [
+        (features["audio"], [sound(bool(one[0]), rng) for one in labels], None),
+        (features["video"], [sight(bool(one[1]), rng) for one in labels], None),
+    ]
+    return made_up_data(condition, labels, splits, arrays)
+
+
+def areas(data: Data, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve among test clips, of the first two classes; a half is chance."""
-    held_out = np.array([clip.split == "test" for clip in corpus.clips])
-    return roc_auc(corpus.targets()[held_out], scores[held_out])[:2]
+    return roc_auc(data.targets[data.rows("test")], scores[data.rows("test")])[:2]
 
 
-def test_sounds_are_learnt(toy: tuple[Corpus, ClipArrays, ClipArrays]) -> None:
-    corpus, log_mel, _ = toy
-    trained = train_resnet_audio(corpus, log_mel, TINY, 0, CPU)
-    assert trained.scores.shape == (160, 3) and trained.scores.dtype == np.float32 and trained.seconds > 0
+def test_sounds_are_learnt(toy: Data, tmp_path: Path) -> None:
+    system = SYSTEMS["fayek2020/resnet_audio"]
+    trained = system.fit(toy, {}, 0, tmp_path / "x.partial")
+    scores = system.scores(trained, toy, {})
+    assert scores.shape == (160, 3) and scores.dtype == np.float32 and trained.seconds > 0
     assert trained.parameters == sum(one.numel() for one in ResidualAudio(AUDIO).parameters())
-    low, leftwards = told_apart(corpus, trained.scores)
-    assert low > 0.9 and leftwards < 0.75  # the second cannot be heard
-    assert trained.scores[:, 2].max() < 0.1
+    low, leftwards = areas(toy, scores)
+    assert low > 0.9 and leftwards < 0.75  # the second cannot be told from sound
+    assert scores[:, 2].max() < 0.1
 
 
-def test_the_way_that_something_moves_is_learnt(toy: tuple[Corpus, ClipArrays, ClipArrays], tmp_path: Path) -> None:
+def test_the_way_that_something_moves_is_learnt(toy: Data, tmp_path: Path) -> None:
     """Only the order of frames tells; played backwards, clips are taken for the other kind."""
-    corpus, _, frames = toy
-    trained = train_r2plus1d(corpus, frames, TINY, 0, CPU)
-    low, leftwards = told_apart(corpus, trained.scores)
+    system = SYSTEMS["fayek2020/r2plus1d_visual"]
+    trained = system.fit(toy, {}, 0, tmp_path / "x.partial")
+    scores = system.scores(trained, toy, {})
+    low, leftwards = areas(toy, scores)
     assert leftwards > 0.9 and low < 0.75
     model = VideoR2Plus1D(VIDEO).eval()
-    model.load_state_dict(torch.load(trained.paths[0], weights_only=True)["weights"])
+    model.load_state_dict(trained.state)
+    frames = toy.arrays(system.features(toy.condition)["video"])[:]
     with torch.inference_mode():
         played, backwards = (
-            torch.sigmoid(model(torch.from_numpy(given.copy()))).numpy() for given in (frames[:], frames[:][:, ::-1])
+            torch.sigmoid(model(torch.from_numpy(given.copy()))).numpy() for given in (frames, frames[:, ::-1])
         )
-    np.testing.assert_allclose(played, trained.scores, atol=1e-5)
-    assert told_apart(corpus, backwards)[1] < 0.1
+    np.testing.assert_allclose(played, scores, atol=1e-5)
+    assert areas(toy, backwards)[1] < 0.1
 
 
-def test_blending_learns_of_both(toy: tuple[Corpus, ClipArrays, ClipArrays]) -> None:
-    corpus, log_mel, frames = toy
-    trained = train_gblend(corpus, log_mel, frames, TINY, 0, CPU)
-    assert trained.weights.keys() == {"audio", "visual", "joint"} and all(one > 0 for one in trained.weights.values())
-    assert sum(trained.weights.values()) == pytest.approx(1)
-    assert told_apart(corpus, trained.scores).min() > 0.9
-    kept = torch.load(trained.paths[0], weights_only=True)
+def test_blending_learns_of_both(toy: Data, tmp_path: Path) -> None:
+    system = SYSTEMS["fayek2020/gblend"]
+    trained = system.fit(toy, {}, 0, tmp_path / "x.partial")
+    weights, scores = trained.numbers["weights"], system.scores(trained, toy, {})
+    assert weights.keys() == {"audio", "visual", "joint"} and all(one > 0 for one in weights.values())
+    assert sum(weights.values()) == pytest.approx(1)
+    assert areas(toy, scores).min() > 0.9
     model = JointAudioVisual(AUDIO, VIDEO, 16).eval()
-    model.load_state_dict(kept["weights"])
+    model.load_state_dict(trained.state)
+    features = system.features(toy.condition)
+    log_mel, frames = (torch.from_numpy(toy.arrays(features[name])[:]).float() for name in ("audio", "video"))
     with torch.inference_mode():
-        logits = model(torch.from_numpy(log_mel[:]).float(), torch.from_numpy(frames[:]))
-    np.testing.assert_allclose(torch.sigmoid(logits["joint"]), trained.scores, atol=1e-5)
-    low, leftwards = told_apart(corpus, logits["audio"].numpy())
+        logits = model(log_mel, frames)
+    np.testing.assert_allclose(torch.sigmoid(logits["joint"]), scores, atol=1e-5)
+    low, leftwards = areas(toy, logits["audio"].numpy())
     assert low > 0.9 and leftwards < 0.75
-
-
-# --- what is kept -----------------------------------------------------------------------------------------
-
-
-SHORT = replace(
-    TINY,
-    audio_optimisation=replace(FAST, epochs=2),
-    video_optimisation=replace(FAST, epochs=2),
-    measured=2,
-    blend_optimisation=replace(FAST, epochs=2),
-)
-
-
-def test_the_same_training_is_found_again(toy: tuple[Corpus, ClipArrays, ClipArrays], home: Path) -> None:
-    corpus, log_mel, frames = toy
-    clips = corpus.clips
-    told = replace(clips[0], labels=("low",) if clips[0].labels != ("low",) else ())
-    other = replace(corpus, clips=(told, *clips[1:]))
-    blind = replace(corpus, clips=tuple(replace(one, labels=()) if one.split == "test" else one for one in clips))
-
-    def train(corpus: Corpus, profile: Profile, seed: int) -> list[others.Trained]:
-        return [
-            train_resnet_audio(corpus, log_mel, profile, seed, CPU),
-            train_r2plus1d(corpus, frames, profile, seed, CPU),
-            train_gblend(corpus, log_mel, frames, profile, seed, CPU),
-        ]
-
-    first = train(corpus, SHORT, 0)
-    files = {path.name: path.stat().st_mtime_ns for path in (home / "models").iterdir()}
-    assert files.keys() == {one.paths[0].name for one in first} and len(files) == 3
-    for again in (train(corpus, SHORT, 0), train(blind, SHORT, 0)):  # labels of test clips play no part
-        assert {path.name: path.stat().st_mtime_ns for path in (home / "models").iterdir()} == files
-        for one, two in zip(first, again, strict=True):
-            np.testing.assert_array_equal(one.scores, two.scores)
-            assert one.seconds == two.seconds and one.weights == two.weights and one.parameters == two.parameters
-    paths = [
-        train_resnet_audio(*arguments, CPU).paths
-        for arguments in (
-            (corpus, log_mel, SHORT, 1),
-            (other, log_mel, SHORT, 0),
-            (corpus, ClipArrays(log_mel.paths[::-1]), SHORT, 0),
-            (corpus, log_mel, replace(SHORT, audio_optimisation=replace(FAST, epochs=1)), 0),
-        )
-    ]
-    assert len({first[0].paths, *paths}) == 5
-    # What others alone depend on changes nothing.
-    assert train_resnet_audio(corpus, log_mel, replace(SHORT, hidden=3, frames=9), 0, CPU).paths == first[0].paths
+    assert not [*tmp_path.glob("x.*.partial")]
 
 
 @pytest.mark.parametrize("killed_after", [3, 8, 15])
-def test_a_killed_training_goes_on(
-    toy: tuple[Corpus, ClipArrays, ClipArrays],
-    home: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    killed_after: int,
-) -> None:
+def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int) -> None:
     """Blending judges twice at the start, of each head twice among and twice after 2 epochs, then twice the network.
 
     So these kills are in the second epoch of the first head, after the last of the second, in the second of all.
     """
-    corpus, log_mel, frames = toy
-    few = replace(corpus, clips=corpus.clips[:50])
-    inputs = ClipArrays(log_mel.paths[:50]), ClipArrays(frames.paths[:50])
-    judged = []
+    few, judged = toy_of(50, measured=2, blend_optimisation=replace(FAST, epochs=2)), []
+    system, average_precision = SYSTEMS["fayek2020/gblend"], fayek2020_others.mean_ap
 
-    def killing(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
-        judged.append(len(judged))
-        if len(judged) > killed_after:
+    def counting(labels: np.ndarray, scores: np.ndarray) -> float:
+        judged.append(0)
+        if len(judged) == killed_after + 1:
             raise KeyboardInterrupt
         return average_precision(labels, scores)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(others, "average_precision", killing)
-        with pytest.raises(KeyboardInterrupt):
-            train_gblend(few, *inputs, SHORT, 0, CPU)
-    saved = [path.name for path in (home / "models").iterdir()]
-    assert saved and all(name.endswith(".state.pt") for name in saved)
-    judged.clear()
-    with monkeypatch.context() as patch:
-        patch.setattr(others, "average_precision", lambda *given: judged.append(0) or average_precision(*given))
-        gone_on = train_gblend(few, *inputs, SHORT, 0, CPU)
-    assert len(judged) < 2 + 3 * 4 + 2  # epochs that were saved are not run again
-    assert [path.name for path in (home / "models").iterdir()] == [gone_on.paths[0].name]
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "another"))
-    whole = train_gblend(few, *inputs, SHORT, 0, CPU)
-    np.testing.assert_array_equal(gone_on.scores, whole.scores)
-    assert gone_on.weights == whole.weights
-
-
-def test_clips_that_do_not_fit_are_refused(toy: tuple[Corpus, ClipArrays, ClipArrays]) -> None:
-    corpus, log_mel, frames = toy
-    with pytest.raises(ValueError, match=r"toy: .* 160 clips, found 159"):
-        train_gblend(corpus, log_mel, ClipArrays(frames.paths[1:]), TINY, 0, CPU)
-    unlabelled = tuple(replace(one, labels=()) if one.split == "validation" else one for one in corpus.clips)
-    with pytest.raises(ValueError, match="split validation has no clip with a label"):
-        train_resnet_audio(replace(corpus, clips=unlabelled), log_mel, TINY, 0, CPU)
-
-
-def test_frames_are_of_the_middles_of_equal_parts(tmp_path: Path) -> None:
-    """A clip whose grey level tells the second: 8 frames of 10 s are of 0.6, 1.9, 3.1, 4.4, 5.6, 6.9, 8.1, 9.4 s."""
-    clips = []
-    for seconds in (10, 4):
-        path = tmp_path / f"{seconds}.mp4"
-        grey = np.repeat(np.arange(seconds) * 20 + 20, 12).astype(np.uint8)
-        write_clip(path, np.broadcast_to(grey[:, None, None, None], (len(grey), 48, 64, 3)).copy(), 12,
-                   np.zeros(seconds * 16_000, np.float32), 16_000)  # fmt: skip
-        clips.append(Clip(path.stem, path, "train", ()))
-    feature = others.video_frames_feature(8, (24, 32))
-    arrays, _ = extract(feature, Corpus("toy", (), tuple(clips), (), "d"))
-    assert arrays[:].shape == (2, 8, 24, 32, 3) and arrays[0].dtype == np.uint8
-    for frames, seconds in zip(arrays, ([0, 1, 3, 4, 5, 6, 8, 9], [0, 1, 3, 3, 3, 3, 3, 3]), strict=True):
-        levels = frames.reshape(8, -1).astype(float)
-        np.testing.assert_allclose(levels, np.broadcast_to(np.array(seconds)[:, None] * 20 + 20, levels.shape), atol=4)
-    digests = {others.video_frames_feature(*given).digest for given in ((8, (24, 32)), (8, (32, 24)), (9, (24, 32)))}
-    assert len(digests) == 3 and feature.digest in digests
+    monkeypatch.setattr(fayek2020_others, "mean_ap", counting)
+    with pytest.raises(KeyboardInterrupt):
+        system.fit(few, {}, 0, tmp_path / "x.partial")
+    assert [*tmp_path.iterdir()]
+    before = len(judged)
+    resumed = system.fit(few, {}, 0, tmp_path / "x.partial")
+    assert len(judged) - before < 2 + 3 * 4 + 2  # epochs that were saved are not run again
+    whole = system.fit(few, {}, 0, tmp_path / "other.partial")
+    torch.testing.assert_close(resumed.state, whole.state, atol=0, rtol=0)
+    assert resumed.numbers == whole.numbers and not [*tmp_path.iterdir()]

@@ -1,56 +1,57 @@
-"""How far fusions rely on sound, against finite differences, scipy, and loops over what the demo world planted."""
+"""How far fusions rely on sound, against finite differences, scipy, and loops over planted tables; changes by class."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 import torch
+from sklearn.metrics import average_precision_score
 
-from avrepro import corpora
-from avrepro.corpora.base import Corpus
-from avrepro.corpora.demo.truth import read_events, read_sights
-from avrepro.experiments.fayek2020 import Inputs, Systems
-from avrepro.experiments.fayek2020_checkpoint import Models
-from avrepro.experiments.fayek2020_planted import (
+from avrepro import protocol, systems
+from avrepro.conditions import Condition
+from avrepro.corpora.base import Clip, Corpus
+from avrepro.evaluation import fusion_by_class
+from avrepro.evaluation.planted_attention import (
     add_planted,
     correlations,
-    mean_correlation,
+    gradient_share,
+    mean_known,
     planted_snr,
     planted_visibility,
-    reliance,
 )
-from avrepro.experiments.fayek2020_training import TrainedFusions
-from avrepro.features.store import ClipArrays
-from avrepro.models.fayek2020 import FUSIONS, Fusions
-from avrepro.parameters import AttentionFusion
+from avrepro.models.fayek2020 import MLP, Attention, Fusion, Regression
 from avrepro.results import Run
+from avrepro.systems import Checkpoint, Data, System
+from avrepro.systems.fayek2020 import AttentionFusion, Average, LearntFusion
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-
-@pytest.fixture(scope="module")
-def demo() -> Corpus:
-    return corpora.load("demo", profile="ci")
-
-
-def systems_of(
-    bank: Fusions, h_a: np.ndarray, h_v: np.ndarray, classes: tuple[str, ...], **weights: np.ndarray
-) -> Systems:
-    """A bank that nobody trained, and what two models are made to say."""
-    fusions = TrainedFusions(dict.fromkeys(bank.members, bank), {}, {}, 0.0, ())
-    models = Models(classes, [], None, fusions, {})  # type: ignore[arg-type]
-    return Systems(models, {"audio": h_a, "visual": h_v}, [], weights, {})
+CLASSES = ("Bus", "Car", "Train")
+FUSIONS = {
+    "regression": lambda classes, units: Regression(classes),
+    "mlp": MLP,
+    "attention": Attention,
+    "self": partial(Attention, attends="self"),
+    "without n_a, n_v": partial(Attention, transforms=False),
+    "printed": partial(Attention, reading="printed"),
+}
 
 
-def inputs_of(corpus: Corpus) -> Inputs:
-    nothing = ClipArrays(())
-    parameters = AttentionFusion(profile="ci", device="cpu")
-    return Inputs(parameters, corpus, nothing, nothing, np.zeros(0), np.zeros(0), 0.0)
+def made_up(name: str) -> Fusion:
+    torch.manual_seed(0)
+    fusion = FUSIONS[name](3, 8).double().eval()
+    with torch.no_grad():
+        for key, one in fusion.state_dict().items():
+            if one.is_floating_point():
+                one.copy_(torch.rand_like(one) + 0.5 if "var" in key or "moments" in key else torch.randn_like(one))
+    return fusion
 
 
 # --- correlations ------------------------------------------------------------------------------------------
@@ -60,14 +61,13 @@ def test_correlations_are_spearmans() -> None:
     """With ties, and clips in which a class does not sound."""
     rng = np.random.default_rng(0)
     truth, rate = rng.normal(size=(40, 6)).round(1), rng.normal(size=(40, 6))
-    rate[:, :3] = (0.5 * truth[:, :3] ** 3 + 0.3 * rate[:, :3]).round(1)
-    truth[rng.random((40, 6)) < 0.4] = np.nan
-    rate[np.isnan(truth)] = 100  # says nothing about clips whose truth is unknown
+    truth[rng.random(truth.shape) < 0.3] = np.nan
+    rate[:, 0] += 3 * np.nan_to_num(truth[:, 0])
     found = correlations(truth, rate)
     for k in range(6):
         known = [i for i in range(40) if not np.isnan(truth[i, k])]
         assert found[k] == pytest.approx(scipy.stats.spearmanr(truth[known, k], rate[known, k]).statistic)
-    assert found[0] > 0.4 and mean_correlation(truth, rate) == pytest.approx(sum(found) / 6)
+    assert found[0] > 0.4
 
 
 def test_where_there_is_no_correlation() -> None:
@@ -76,36 +76,20 @@ def test_where_there_is_no_correlation() -> None:
     rate[:, 0] += 1e-8 * np.arange(5)  # rounding of one number
     found = correlations(truth, rate)
     np.testing.assert_allclose(found, [0, np.nan, np.nan, -1])  # constant rate; 4 clips; equal truths; falling
-    assert mean_correlation(truth, rate) == pytest.approx(-0.5)
-    assert np.isnan(mean_correlation(truth[:4], rate[:4]))
+    assert mean_known(found) == pytest.approx(-0.5) and np.isnan(mean_known(found[1:3]))
 
 
-# --- reliance ----------------------------------------------------------------------------------------------
-
-CLASSES = ("a", "b", "c")
-
-
-def made_up_bank(*names: str) -> Fusions:
-    torch.manual_seed(0)
-    bank = Fusions(names, 3, 8).double().eval()
-    with torch.no_grad():
-        for name, one in bank.state_dict().items():
-            if one.is_floating_point() and name != "best_scores":
-                one.copy_(torch.rand_like(one) + 0.5 if "var" in name or "moments" in name else torch.randn_like(one))
-    return bank
-
-
-@pytest.mark.parametrize("name", [name for name in FUSIONS if name != "attention_without_nav"])
-def test_reliance_by_finite_differences(demo: Corpus, name: str) -> None:
+@pytest.mark.parametrize("name", FUSIONS)
+def test_gradient_shares_by_finite_differences(name: str) -> None:
     """How an output's logit moves with each of the normalised inputs; the length over those of a modality."""
-    bank = made_up_bank("regression", name) if name != "regression" else made_up_bank(name)
+    fusion = made_up(name)
     h_a, h_v = np.random.default_rng(1).random((2, 6, 3))
-    found = reliance(inputs_of(demo), systems_of(bank, h_a, h_v, CLASSES), name)
-    at, step, deviations = list(bank.members).index(name), 1e-5, bank.moments[:, 1].numpy()
+    found = gradient_share(fusion, torch.from_numpy(h_a), torch.from_numpy(h_v))
+    step, deviations = 1e-5, fusion.moments[:, 1].numpy()
 
     def logits(h_a: np.ndarray, h_v: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return torch.logit(bank(torch.from_numpy(h_a), torch.from_numpy(h_v))[:, at]).numpy()
+            return torch.logit(fusion(torch.from_numpy(h_a), torch.from_numpy(h_v))).numpy()
 
     lengths = np.zeros((2, 6, 3))
     for modality in range(2):
@@ -120,100 +104,165 @@ def test_reliance_by_finite_differences(demo: Corpus, name: str) -> None:
     assert (np.ptp(found, axis=0) > 0.01).all() == (name != "regression")
 
 
-def test_reliance_of_regression_is_of_its_weights(demo: Corpus) -> None:
-    bank = made_up_bank("regression")
-    weight = bank.best["regression"].linear.weight.numpy()
-    h_a, h_v = np.random.default_rng(1).random((2, 6, 3))
-    found = reliance(inputs_of(demo), systems_of(bank, h_a, h_v, CLASSES), "regression")
-    for k in range(3):
-        of_a, of_v = (np.sqrt(sum(w**2 for w in part)) for part in (weight[k, :3], weight[k, 3:]))
-        np.testing.assert_allclose(found[:, k], of_a / (of_a + of_v))
-    assert (correlations(np.random.default_rng(2).random((6, 3)), found) == 0).all()
-
-
 # --- what was planted --------------------------------------------------------------------------------------
 
 
-def test_planted_snr_by_a_loop(demo: Corpus) -> None:
-    test = demo.split("test")
-    found = planted_snr(test)
-    events = read_events(demo).to_dict("records")
-    assert found.shape == (12, 17) and np.array_equal(~np.isnan(found), test.targets())
-    for row, clip in enumerate(test.clips):
-        for k, label in enumerate(test.classes):
-            heard = [one["snr_db"] for one in events if one["clip"] == clip.id and one["label"] == label]
-            assert found[row, k] == max(heard) if heard else np.isnan(found[row, k])
-
-
-def test_planted_visibility_by_a_loop(demo: Corpus) -> None:
-    test = demo.split("test")
-    found, sights = planted_visibility(test), read_sights(test)
-    by_clip = {clip: rows.to_dict("records") for clip, rows in sights.groupby("clip")}
-    for row, clip in enumerate(test.clips):
-        for k, label in enumerate(test.classes):
-            frames = [0.0] * 120  # 10 s of 12 frames a second
-            for one in by_clip.get(clip.id, []):
-                if one["label"] == label:
-                    frames[one["frame"]] = max(frames[one["frame"]], one["visible"])
-            assert found[row, k] == pytest.approx(sum(frames) / 120, abs=1e-6)
-    assert found.max() > 0.3 and (found > 0).sum() >= 5
-
-
-def test_of_several_the_loudest_and_the_best_in_view(demo: Corpus, tmp_path: Path) -> None:
-    """Two events and two sources of a class in one clip, and a class that is seen where it does not sound."""
-    one, other = demo.clips[:2]
-    car, bus = "Car", "Bus"
-    pd.DataFrame(
-        [(one.id, car, 0.0, 1.0, -3.0), (one.id, car, 4.0, 5.0, 6.0), (other.id, bus, 1.0, 2.0, 0.0)],
-        columns=["clip", "label", "onset", "offset", "snr_db"],
-    ).to_csv(tmp_path / "sound.csv", index=False)
-    seen = [(one.id, 0, car, 0.2), (one.id, 0, car, 0.8), (one.id, 119, car, 0.5), (one.id, 5, None, 1.0)]
-    seen += [(other.id, 7, car, 1.0)]
-    pd.DataFrame(seen, columns=["clip", "frame", "label", "visible"]).to_parquet(tmp_path / "sight.parquet")
-    corpus = replace(demo, clips=(other, one), strong=tmp_path)
-    at = {label: corpus.classes.index(label) for label in (car, bus)}
-    snr, visible = planted_snr(corpus), planted_visibility(corpus)
-    assert snr[1, at[car]] == 6.0 and snr[0, at[bus]] == 0.0 and np.isnan(snr).sum() == snr.size - 2
-    assert visible[1, at[car]] == pytest.approx(1.3 / 120) and visible[0, at[car]] == pytest.approx(1 / 120)
-    assert (visible > 0).sum() == 2
-
-
-def test_visibility_is_a_clips_own(demo: Corpus) -> None:
-    alone = [planted_visibility(replace(demo, clips=(clip,)))[0] for clip in demo.clips[:6]]
-    np.testing.assert_allclose(alone, planted_visibility(demo)[:6])
-
-
-def test_correlations_with_what_was_planted(demo: Corpus) -> None:
-    """Of made-up weights on the test clips, over the clips in which a class sounds; regression follows nothing."""
-    swapped = {"train": "test", "test": "train", "validation": "test"}  # more clips to test on
-    corpus = replace(demo, clips=tuple(replace(clip, split=swapped[clip.split]) for clip in demo.clips))
+@pytest.fixture
+def planted(tmp_path: Path) -> tuple[Corpus, pd.DataFrame, pd.DataFrame]:
+    """30 test clips, and 6 others before; a class sounds twice in some, and is seen where it does not sound, too."""
     rng = np.random.default_rng(0)
-    size = (len(corpus.clips), len(corpus.classes))
-    alpha, (h_a, h_v) = rng.random(size), rng.random((2, *size))
-    torch.manual_seed(0)
-    bank = Fusions(("regression",), size[1], 4).double().eval()
-    run = Run("attention_fusion", {}, corpus)
-    add_planted(run, inputs_of(corpus), systems_of(bank, h_a, h_v, corpus.classes, attention=alpha))
-    told = {(row["system"], row["metric"], row["label"]): row["value"] for row in run.rows}
-    events, sights = read_events(corpus), read_sights(corpus)
-    expected: dict[str, list[float]] = {"snr": [], "visible": []}
-    for k, label in enumerate(corpus.classes):
-        sounds = set(events.loc[events["label"] == label, "clip"])  # not all of them are labelled in training
-        rows = [r for r, clip in enumerate(corpus.clips) if clip.split == "test" and clip.id in sounds]
-        truths: dict[str, list[float]] = {"snr": [], "visible": []}
-        for clip in (corpus.clips[row] for row in rows):
-            heard, seen = (one[(one["clip"] == clip.id) & (one["label"] == label)] for one in (events, sights))
-            truths["snr"].append(heard["snr_db"].max())
-            truths["visible"].append(seen.groupby("frame")["visible"].max().sum())
-        for what, truth in truths.items():
-            key = ("attention", f"weight_{what}_correlation", label)
-            if len(rows) < 5 or len(set(truth)) == 1:
-                assert key not in told
-                continue
-            expected[what].append(scipy.stats.spearmanr(truth, alpha[rows, k]).statistic)
-            assert told[key] == pytest.approx(expected[what][-1])
-            assert told["regression", f"{what}_correlation", label] == 0
-    for what, found in expected.items():
-        assert len(found) >= 3
-        assert told["attention", f"weight_{what}_correlation", ""] == pytest.approx(np.mean(found))
-        assert told["regression", f"{what}_correlation", ""] == 0
+    clips, events, sights = [], [], []
+    for number in range(36):
+        labels = tuple(label for label in CLASSES if rng.random() < 0.6)
+        name = f"clip-{number}"
+        clips.append(Clip(name, tmp_path / f"{name}.mp4", "test" if number >= 6 else "validation", labels))
+        for label in labels:
+            for _ in range(rng.integers(1, 3)):
+                events.append((name, label, 0.0, 1.0, rng.normal(0, 6)))
+        for label in (*CLASSES, None):
+            for frame in rng.choice(120, rng.integers(0, 60), replace=False):
+                for _ in range(rng.integers(1, 3)):
+                    sights.append((name, frame, label, rng.random()))
+    sound = pd.DataFrame(events, columns=["clip", "label", "onset", "offset", "snr_db"])
+    sight = pd.DataFrame(sights, columns=["clip", "frame", "label", "visible"])
+    sound.to_csv(tmp_path / "sound.csv", index=False)
+    sight.to_parquet(tmp_path / "sight.parquet")
+    return Corpus("demo", CLASSES, tuple(clips), (), "d", strong=tmp_path), sound, sight
+
+
+def test_planted_truth_by_a_loop(planted: tuple[Corpus, pd.DataFrame, pd.DataFrame]) -> None:
+    """Of several events the loudest, of several sources in a frame the one that is best in view; 120 frames a clip."""
+    corpus, sound, sight = planted
+    snr, visible = planted_snr(corpus), planted_visibility(corpus)
+    assert snr.shape == visible.shape == (36, 3) and visible.max() > 0.1
+    for row, clip in enumerate(corpus.clips):
+        for k, label in enumerate(CLASSES):
+            events = [one.snr_db for one in sound.itertuples() if (one.clip, one.label) == (clip.id, label)]
+            assert snr[row, k] == pytest.approx(max(events)) if events else np.isnan(snr[row, k])
+            frames = [0.0] * 120
+            for one in sight.itertuples():
+                if (one.clip, one.label) == (clip.id, label):
+                    frames[one.frame] = max(frames[one.frame], one.visible)
+            assert visible[row, k] == pytest.approx(sum(frames) / 120, abs=1e-6)
+
+
+class Given(System):
+    """Scores of two models as they are planted: the worse the sound, or the view, the less they know."""
+
+    profiles: ClassVar = {"demo": Checkpoint()}
+
+    def __init__(self, name: str, scores: np.ndarray, impaired: str) -> None:
+        super().__init__(name, name, "test")
+        self.planted, self.impaired = scores, impaired
+
+    def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
+        return Checkpoint()
+
+    def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
+        return np.full_like(self.planted, 0.1) if data.impaired == self.impaired else self.planted
+
+
+class Untrained:
+    """A fusion that nobody trained."""
+
+    def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
+        torch.manual_seed(1)
+        return Checkpoint(self.build(len(data.classes), 512).state_dict())  # type: ignore[attr-defined]
+
+    def folds(self, condition: Condition) -> int:
+        return 0
+
+
+@pytest.fixture
+def run(
+    planted: tuple[Corpus, pd.DataFrame, pd.DataFrame], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[tuple[Run, Corpus, dict[str, np.ndarray]]]:
+    """A run on the planted clips in which both models know what was planted."""
+    corpus, *_ = planted
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    snr, visible, rng = planted_snr(corpus), planted_visibility(corpus), np.random.default_rng(3)
+    sounds = ~np.isnan(snr)
+    h_a = np.where(sounds, 1 / (1 + np.exp(-np.nan_to_num(snr) / 4)), 0.1 * rng.random(snr.shape)).astype(np.float32)
+    h_v = np.clip(0.1 + 2 * visible + rng.normal(0, 0.02, snr.shape), 0.01, 0.99).astype(np.float32)
+    attention = type("A", (Untrained, AttentionFusion), {})
+    learnt = type("L", (Untrained, LearntFusion), {})
+    condition = Condition("demo")
+    for system in (
+        Given("fayek2020/audio", h_a, "silent"), Given("fayek2020/visual", h_v, "black"),
+        Average("fayek2020/average", "", ""), attention("fayek2020/attention", "", "", Attention),
+        learnt("fayek2020/regression", "", "", lambda classes, units: Regression(classes)),
+    ):  # fmt: skip
+        monkeypatch.setitem(systems.SYSTEMS, system.name, system)
+    data = Data(corpus, condition, torch.device("cpu"))
+    monkeypatch.setattr(protocol, "load", lambda condition: data)
+    monkeypatch.setattr(protocol, "_identity", lambda condition, modalities: "planted")
+    found = Run("attention_fusion", "chapter", condition, (0,), [corpus])
+    for name in ("attention", "regression", "average"):
+        found.add(f"fayek2020/{name}", "map", 0.5, split="test")
+    yield found, corpus, {"fayek2020/audio": h_a, "fayek2020/visual": h_v}
+
+
+def test_reliance_is_correlated_with_what_was_planted(run: tuple[Run, Corpus, dict[str, np.ndarray]]) -> None:
+    found, corpus, outputs = run
+    condition = found.condition
+    add_planted(found, [condition])
+    rows = {(row["system"][10:], row["metric"], row["label"]): row for row in found.rows if row["metric"] != "map"}
+    snr, visible = (of(corpus)[6:] for of in (planted_snr, planted_visibility))
+    fitted = protocol.fit("fayek2020/attention", condition)
+    alpha = fitted.system.modality_weights(fitted.checkpoint, protocol.load(condition), outputs)[6:]
+    logit = scipy.special.logit
+    whole = sum(outputs.values())[6:] / 2
+    silent = (0.1 + outputs["fayek2020/visual"][6:]) / 2
+    expected = {
+        ("attention", "weight_snr_correlation"): (snr, alpha),
+        ("attention", "weight_visible_correlation"): (np.where(np.isnan(snr), np.nan, visible), alpha),
+        ("average", "loss_snr_correlation"): (snr, logit(whole) - logit(silent)),
+    }
+    for (system, metric), (truth, rate) in expected.items():
+        by_class = []
+        for k, label in enumerate(CLASSES):
+            known = ~np.isnan(truth[:, k])
+            by_class.append(scipy.stats.spearmanr(truth[known, k], rate[known, k]).statistic)
+            assert rows[system, metric, label]["value"] == pytest.approx(by_class[-1], abs=0.02)
+        mean = rows[system, metric, ""]
+        assert mean["value"] == pytest.approx(np.mean(by_class), abs=0.02)
+        assert -1 <= mean["low"] < mean["value"] < mean["high"] <= 1
+    assert rows["average", "loss_snr_correlation", ""]["value"] > 0.8  # scores that follow the truth are found out
+    assert rows["average", "loss_visible_correlation", ""]["value"] > 0.5
+    for metric in ("gradient_snr_correlation", "gradient_visible_correlation"):
+        assert rows["regression", metric, ""]["value"] == 0  # a linear fusion relies alike on all clips
+    assert not any(metric.startswith(("weight", "gradient")) for system, metric, _ in rows if system == "average")
+
+
+# --- class by class ----------------------------------------------------------------------------------------
+
+
+def test_changes_and_weights_by_class(run: tuple[Run, Corpus, dict[str, np.ndarray]]) -> None:
+    found, corpus, outputs = run
+    conditions, truth = [found.condition], corpus.targets()[6:]
+    fusion_by_class.add_changes(found, conditions)
+    fusion_by_class.add_weights(found, conditions)
+    fitted = protocol.fit("fayek2020/attention", found.condition)
+    data = protocol.load(found.condition)
+    fused = fitted.system.scores(fitted.checkpoint, data, outputs)[6:]
+    alpha = fitted.system.modality_weights(fitted.checkpoint, data, outputs)[6:]
+    rows = {(row["metric"], row["against"], row["label"]): row["value"] for row in found.rows}
+    of = [
+        [average_precision_score(truth[:, k], one[:, k]) for k in range(3)]
+        for one in (outputs["fayek2020/audio"][6:], outputs["fayek2020/visual"][6:], fused)
+    ]
+    changes = [of[2][k] - max(of[0][k], of[1][k]) for k in range(3)]
+    for k, label in enumerate(CLASSES):
+        change = rows["average_precision", fusion_by_class.BETTER, label]
+        assert change == pytest.approx(changes[k])
+        assert rows["modality_weight", "", label] == pytest.approx(alpha[truth[:, k], k].mean())
+    assert rows["share_of_classes", "", "improved"] == sum(one > 0 for one in changes) / 3
+    assert (
+        rows["share_of_classes", "", "visual better than audio"] == sum(v > a for a, v in zip(*of[:2], strict=True)) / 3
+    )
+    alike = [k for k in range(3) if abs(of[0][k] - of[1][k]) < 0.1]
+    unlike = [k for k in range(3) if k not in alike]
+    for name, those in (("alike", alike), ("unlike", unlike)):
+        assert rows["share_of_classes", "", name] == len(those) / 3
+        if those:
+            assert rows["map", fusion_by_class.BETTER, name] == pytest.approx(np.mean([changes[k] for k in those]))

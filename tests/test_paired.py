@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import wave
-from collections import Counter, defaultdict
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,31 +14,29 @@ import pytest
 from PIL import Image
 from scipy.stats import binom
 
-from avrepro.corpora import load, paired_render
-from avrepro.corpora.base import Corpus, CorpusError
-from avrepro.corpora.paired import load_paired, paired_digest
-from avrepro.corpora.paired_items import SHARES, Item, find_events, read_items, read_rows, split_groups
+from avrepro import corpora
+from avrepro.corpora import Corpus, CorpusError, paired_render
+from avrepro.corpora.paired import load_paired, paired_recipe
+from avrepro.corpora.paired_items import SHARES, read_items, read_manifest
 from avrepro.corpora.paired_render import Plan, Shot, Sound, film, mix, plan_split
 from avrepro.manifests import manifest_path
 from avrepro.media import check_clip, probe, read_audio, read_frames
+from avrepro.recipes import Recipe
 
 TONE = {"Horn, low": 500.0, "Horn, high": 2000.0, "Voice": 1000.0, "Rare": 4000.0}  # Hz; Voice has no photographs
 COLOUR = {"Horn, low": (220, 30, 30), "Horn, high": (30, 30, 220), "Rare": (230, 220, 30), "Mute": (30, 200, 30)}
 RARE_GROUPS = 2
 
 
-def _tone(path: Path, frequency: float, seconds: float = 2.0, level: float = 0.3) -> None:
+def write_tone(path: Path, frequency: float, seconds: float = 2.0, level: float = 0.3) -> None:
     samples = level * np.sin(2 * np.pi * frequency * np.arange(round(seconds * 16000)) / 16000)
     with wave.open(str(path), "wb") as file:
         file.setparams((1, 2, 16000, 0, "NONE", ""))
         file.writeframes((samples * 32767).astype("<i2").tobytes())
 
 
-def _write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
-    with (folder / "manifest.csv").open("w", encoding="utf-8", newline="") as handle:
-        writer = csv.DictWriter(handle, ["path", "label", "modality", "group", "strict", "remark"])
-        writer.writeheader()
-        writer.writerows(rows)
+def write_manifest(folder: Path, rows: list[dict[str, str]]) -> None:
+    pd.DataFrame(rows).to_csv(folder / "manifest.csv", index=False)
 
 
 def make_items(folder: Path) -> list[dict[str, str]]:
@@ -48,14 +45,14 @@ def make_items(folder: Path) -> list[dict[str, str]]:
     for label, frequency in TONE.items():
         for k in range(4):
             name, group = f"{label} {k}.wav", f"{label} {k % RARE_GROUPS if label == 'Rare' else k}"
-            _tone(folder / name, frequency, seconds=1.5 + k / 2)
+            write_tone(folder / name, frequency, seconds=1.5 + k / 2)
             rows.append({"path": name, "label": label, "modality": "audio", "group": group, "strict": "1"})
     for label, colour in COLOUR.items():
         for k in range(4):
             name = f"{label} {k}.png"
             Image.new("RGB", (200 + 80 * k, 240), colour).save(folder / name)
             rows.append({"path": name, "label": label, "modality": "image", "group": "", "strict": str(int(k < 3))})
-    _write_manifest(folder, rows)
+    write_manifest(folder, rows)
     return rows
 
 
@@ -80,8 +77,7 @@ def truth_of(corpus: Corpus) -> pd.DataFrame:
 
 def left_out(corpus: Corpus) -> dict[str, str]:
     assert corpus.strong is not None
-    with (corpus.strong.parent / "left_out.csv").open(encoding="utf-8", newline="") as handle:
-        return {row["item"]: row["reason"] for row in csv.DictReader(handle)}
+    return pd.read_csv(corpus.strong.parent / "left_out.csv", index_col="item")["reason"].to_dict()
 
 
 def contents(corpus: Corpus) -> list[str]:
@@ -129,12 +125,12 @@ def test_tones_sound_when_the_truth_says_and_are_the_labels(corpus: Corpus) -> N
             at = round(frequency / 10)
             tone = power[:, at - 2 : at + 3].sum(axis=1)
             beside = (power[:, at - 15 : at - 5].mean(axis=1) + power[:, at + 6 : at + 16].mean(axis=1)) / 2
-            heard = tone > 100 * beside
+            audible = tone > 100 * beside
             sounding, near = np.zeros(100, bool), np.zeros(100, bool)
             for sound in sounds[sounds["label"] == label].itertuples():
                 sounding |= (middle > sound.start + 0.1) & (middle < sound.end - 0.1)
                 near |= (middle > sound.start - 0.15) & (middle < sound.end + 0.15)
-            assert heard[sounding].all() and not heard[~near].any()
+            assert audible[sounding].all() and not audible[~near].any()
 
 
 def test_levels_and_fades() -> None:
@@ -172,7 +168,7 @@ def test_shot_shows_the_part_it_names(shape: tuple[int, int]) -> None:
         np.testing.assert_allclose(seen, expected, atol=2.5)
 
 
-# --- who is in which clip
+# --- what is in which clip
 
 
 def test_events_items_and_splits(corpus: Corpus) -> None:
@@ -186,6 +182,22 @@ def test_events_items_and_splits(corpus: Corpus) -> None:
         assert corpus.split(split).targets().any(axis=0).all()
     assert set(left_out(corpus)) == {f"Rare {k}.wav" for k in range(4)}
     assert "2 group(s)" in left_out(corpus)["Rare 0.wav"]
+
+
+def test_sources_are_the_groups_of_the_clips_own_labels(corpus: Corpus, items: Path) -> None:
+    group_of = {row["path"]: row["group"] or row["path"] for _, row in read_manifest(items / "manifest.csv")}
+    truth, shared = truth_of(corpus), Counter[str]()
+    for clip in corpus.clips:
+        rows = truth[(truth["clip"] == clip.id) & ~truth["distraction"]]
+        assert set(clip.sources) == {group_of[item] for item in rows["item"]}
+        shared.update(clip.sources)
+    assert truth["distraction"].any() and max(shared.values()) > 1
+    train = corpus.split("train").clips
+    fold_of = corpora.folds_by_source(train, 2, seed=0)
+    for fold in range(2):
+        rows = corpora.training_rows(train, fold_of, fold)
+        inside = {source for clip, of in zip(train, fold_of, strict=True) if of == fold for source in clip.sources}
+        assert not inside & {source for row in rows for source in train[row].sources}
 
 
 def test_chances() -> None:
@@ -220,60 +232,6 @@ def test_chances() -> None:
     assert len(few) == paired_render.USES and not any(plan.shots for plan in few)
 
 
-def _published() -> list[Item]:
-    """The items of data_manifests/paired.csv, which tells labels and groups without the files."""
-    rows = [row for _, row in read_rows(manifest_path("paired.csv"))]
-    return [Item(row["path"], row["label"], row["modality"], row["group"]) for row in rows]
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_published_items_split_by_group(seed: int) -> None:
-    published = _published()
-    split_of = split_groups(published, seed)
-    assert split_of == split_groups(published, seed)
-    assert set(split_of) == {item.group for item in published}  # one split a group, whatever its labels
-    assert sum(len({i.label for i in published if i.group == group}) > 1 for group in split_of) == 10
-    found: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
-    groups: dict[tuple[str, str], set[str]] = defaultdict(set)
-    for item in published:
-        found[item.modality, item.label][split_of[item.group]] += 1
-        groups[item.modality, item.label].add(item.group)
-    for kind, counts in found.items():
-        if len(groups[kind]) == 2:
-            assert kind == ("audio", "Car passing by") and counts == {"train": 47, "test": 18}
-            continue
-        assert min(counts[split] for split in SHARES) >= 2, kind
-        if kind[0] == "image":  # a photograph a group or nearly so: shares are met
-            for split, share in SHARES.items():
-                assert counts[split] == pytest.approx(share * counts.total(), abs=3)
-    events, few = find_events(published)
-    assert few == {"Car passing by": 2} and len(events) == 12 and "Bicycle" not in events
-
-
-def test_seeds_split_differently() -> None:
-    published = _published()
-    assert split_groups(published, 0) != split_groups(published, 1)
-
-
-def test_split_of_groups_with_several_labels() -> None:
-    """One group holds a sound and a photograph, three others both labels; all stay whole and all splits have both."""
-    kinds = {"g0": ["A", "B"], "g1": ["A", "B"], "g2": ["A", "B"], "g3": ["B"], "g4": ["B"]}
-    mixed = [Item(f"{g}{label}", label, "audio", g) for g, labels in kinds.items() for label in labels]
-    mixed += [Item("photo", "A", "image", "g0")]
-    for seed in range(20):
-        split_of = split_groups(mixed, seed)
-        for label in "AB":
-            assert {split_of[item.group] for item in mixed if item.label == label} >= set(SHARES)
-
-
-def test_strict_rows_alone(items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, corpus: Corpus) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    strict = load_paired(items, strict=True, clips_per_class=1, jobs=1)
-    shown = set(truth_of(strict)["item"])
-    assert strict.digest != corpus.digest
-    assert not any(item.endswith("3.png") for item in shown) and any(item.endswith("0.png") for item in shown)
-
-
 # --- the same again, interrupted, damaged
 
 
@@ -281,7 +239,7 @@ def test_same_clips_from_other_processes_and_row_order(
     items: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
-    rows = [row for _, row in read_rows(items / "manifest.csv")]
+    rows = [row for _, row in read_manifest(items / "manifest.csv")]
     other = tmp_path / "reversed.csv"
     pd.DataFrame(rows[::-1]).rename(columns={"path": "name"}).to_csv(other, index=False)
     again = load_paired(items, other, clips_per_class=5, jobs=2)
@@ -289,6 +247,7 @@ def test_same_clips_from_other_processes_and_row_order(
     assert [(c.id, c.split, c.labels) for c in again.clips] == [(c.id, c.split, c.labels) for c in corpus.clips]
     assert contents(again) == contents(corpus)
     pd.testing.assert_frame_equal(truth_of(again), truth_of(corpus))
+    assert not set(contents(load_paired(items, clips_per_class=1, seed=1, jobs=1))) & set(contents(corpus))
 
 
 def test_resumes_and_repairs(items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -309,7 +268,7 @@ def test_resumes_and_repairs(items: Path, tmp_path: Path, monkeypatch: pytest.Mo
     assert contents(load_paired(items, clips_per_class=2, seed=3, jobs=1)) == before
 
 
-def test_damaged_items_are_left_out_and_told(
+def test_damaged_items_are_left_out_and_listed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
@@ -317,7 +276,7 @@ def test_damaged_items_are_left_out_and_told(
     (tmp_path / "Horn, low 0.png").write_bytes((tmp_path / "Horn, low 0.png").read_bytes()[:60])
     (tmp_path / "Horn, high 1.png").write_text("no picture")
     (tmp_path / "Horn, high 2.wav").write_bytes(b"")
-    _tone(tmp_path / "Horn, low 3.wav", 500, level=0.0)
+    write_tone(tmp_path / "Horn, low 3.wav", 500, level=0.0)
     corpus = load_paired(tmp_path, clips_per_class=3, jobs=1)
     assert corpus.classes == ("Horn, high", "Horn, low", "Voice")
     reasons = left_out(corpus)
@@ -328,62 +287,27 @@ def test_damaged_items_are_left_out_and_told(
     assert "4 of 32 files left out" in capsys.readouterr().err
 
 
-def test_content_seed_and_size_are_in_the_digest(items: Path, tmp_path: Path) -> None:
-    def digest(folder: Path, seed: int = 0, clips_per_class: int = 1) -> str:
-        return paired_digest(read_items(folder, folder / "manifest.csv"), seed, clips_per_class)
-
-    make_items(tmp_path)
-    assert digest(tmp_path) == digest(items)
-    _tone(tmp_path / "Voice 0.wav", 1100)
-    assert len({digest(tmp_path), digest(items), digest(items, seed=1), digest(items, clips_per_class=2)}) == 4
-
-
-def test_seeds_give_other_clips(items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    first, second = (load_paired(items, clips_per_class=1, seed=seed, jobs=1) for seed in (0, 1))
-    assert not set(contents(first)) & set(contents(second))
-
-
-# --- mistakes
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("path,label\na.wav,A\n", ["line 1", "modality"]),
-        ("path,label,modality\n", ["holds no item"]),
-        ("path,label,modality\na.wav,A, b,audio\n", ["line 2", "4 cells", "double quotes"]),
-        (
-            "path,label,modality,strict\nb.wav,A,audio,1\na.wav,,sound,yes\n\na.wav,A,audio,\n",
-            ["line 2", "'b.wav'", "line 3: no label", "'sound'; expected audio or image", "'yes'", "already in line 3"],
-        ),
-        ("path,label,modality,strict\na.wav,A,audio,0\n", ["strict = 1"]),
-        ("path,label,modality\na.wav,A,audio\n", ["no label has 3 groups", "1 group(s)"]),
-    ],
-)
-def test_mistakes_in_the_manifest(
-    text: str, expected: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_recipe(items: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
-    _tone(tmp_path / "a.wav", 500)
-    (tmp_path / "manifest.csv").write_text(text, "utf-8")
-    with pytest.raises(CorpusError) as caught:
-        load_paired(tmp_path, strict="strict" in text, jobs=1)
-    for part in expected:
-        assert part in str(caught.value)
 
+    def recipe(folder: Path = items, seed: int = 0, clips_per_class: int = 5, strict: bool = False) -> Recipe:
+        return paired_recipe(folder, seed=seed, clips_per_class=clips_per_class, strict=strict)
 
-def test_many_mistakes_are_cut_short(tmp_path: Path) -> None:
-    rows = "".join(f"{k}.wav,A,audio\n" for k in range(50))
-    (tmp_path / "manifest.csv").write_text("path,label,modality\n" + rows, "utf-8")
-    with pytest.raises(CorpusError, match="and 30 more"):
-        load_paired(tmp_path)
-
-
-@pytest.mark.parametrize("choices", [{"clips_per_class": 0}, {"seed": -1}])
-def test_choices_out_of_range(items: Path, choices: dict[str, int]) -> None:
-    with pytest.raises(CorpusError, match=f"found {next(iter(choices.values()))}"):
-        load_paired(items, **choices)
+    assert recipe().key == corpus.digest and corpus.clips[0].path.parents[1].name == f"paired-{corpus.digest[:12]}"
+    assert (
+        corpora.recipe("paired", profile="ci", clips=items).key
+        == corpora.identity("paired", ("audio",), profile="ci", clips=items)
+        == corpus.digest
+    )
+    rows = make_items(tmp_path)
+    assert recipe(tmp_path).key == recipe().key  # wherever they lie
+    keys = {recipe().key, recipe(seed=1).key, recipe(clips_per_class=2).key, recipe(strict=True).key}
+    write_tone(tmp_path / "Voice 0.wav", 1100)
+    keys.add(recipe(tmp_path).key)
+    rows[0]["label"] = "Whistle"
+    write_manifest(tmp_path, rows)
+    assert len(keys | {recipe(tmp_path).key}) == 6
+    assert not (tmp_path / "home").exists()  # nothing is rendered
 
 
 def test_published_items_not_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -391,35 +315,18 @@ def test_published_items_not_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AVREPRO_MIRROR", raising=False)
     with pytest.raises(CorpusError, match="AVREPRO_MIRROR"):
         load_paired()
-
-
-def test_profile_ci_renders_few(items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    small = load("paired", profile="ci", clips=items, jobs=1)
-    same = load_paired(items, clips_per_class=5, jobs=1)
-    assert small.digest == same.digest and len(small.clips) <= 5 * len(small.classes)
+    with pytest.raises(CorpusError, match="clips_per_class is 1 or more, found 0"):
+        paired_recipe(clips_per_class=0)
 
 
 # --- the real items
-
-
-def test_published_listing_is_the_files(mirror: Path) -> None:
-    folder = mirror / "paired"
-    with (folder / "manifest.csv").open(encoding="utf-8", newline="") as handle:
-        told = {row.pop("path"): row for row in csv.DictReader(handle)}
-    listed = {row.pop("path"): row for _, row in read_rows(manifest_path("paired.csv"))}
-    assert set(listed) == set(told) and list(listed) == sorted(listed)
-    for path, row in listed.items():
-        content = (folder / path).read_bytes()
-        assert int(row.pop("size")) == len(content) and row.pop("sha256") == hashlib.sha256(content).hexdigest()
-        assert row == told[path]
 
 
 def test_real_items_rendered(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
     corpus = load_paired(clips_per_class=1, jobs=1)
     assert len(corpus.clips) == 36 and corpus.missing == ()
-    assert set(left_out(corpus)) == {item.path for item in _published()
+    assert set(left_out(corpus)) == {item.path for item in read_items(manifest_path("paired.csv"), None)
                                      if item.modality == "audio" and item.label == "Car passing by"}  # fmt: skip
     truth = truth_of(corpus)
     assert "Screaming" not in set(truth[truth["modality"] == "image"]["label"])
@@ -427,8 +334,8 @@ def test_real_items_rendered(mirror: Path, tmp_path: Path, monkeypatch: pytest.M
         check_clip(clip.path)
         sounds = truth[(truth["clip"] == clip.id) & (truth["modality"] == "audio")]
         waveform = read_audio(clip.path, duration=10)
-        heard = np.zeros(len(waveform), bool)
+        sounding = np.zeros(len(waveform), bool)
         for sound in sounds.itertuples():
-            heard[round(sound.start * 22050) : round(sound.end * 22050)] = True
-        if not heard.all():
-            assert np.std(waveform[heard]) > 2 * np.std(waveform[~heard])
+            sounding[round(sound.start * 22050) : round(sound.end * 22050)] = True
+        if not sounding.all():
+            assert np.std(waveform[sounding]) > 2 * np.std(waveform[~sounding])

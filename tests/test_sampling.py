@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
 
-from avrepro.features.store import ClipArrays
-from avrepro.models.parekh2018 import Bags
-from avrepro.sampling import BalancedBatches, Drawn
-from avrepro.training import Optimisation, Verdict, fit
+from avrepro.features.bags import Bags
+from avrepro.sampling import BalancedBatches
+from avrepro.training import Optimisation, fit
 
 
 def corpus(seed: int = 0, clips: int = 300) -> np.ndarray:
@@ -158,37 +154,27 @@ class Recorder(torch.nn.Module):
 
 
 def test_training_by_steps_sees_each_batch_once() -> None:
+    """In each epoch other batches: 2 epochs of 25 steps are the first 50 batches."""
     labels = corpus()
-    batches = BalancedBatches(labels, 24, 7)
     model = Recorder()
     fit(
         model,
         lambda network, clips, y: network.loss(clips, y),
-        (Drawn(np.arange(300.0), batches, 50), Drawn(labels, batches, 50)),
-        lambda network: Verdict(math.nan, 0.0, {}),
-        Optimisation("sgd", 0.1, batch=1, epochs=1),
+        (np.arange(300.0), labels),
+        Optimisation("sgd", 0.1, batch=24, epochs=2, steps=25),
         0,
         torch.device("cpu"),
         "recorder",
+        batches=BalancedBatches(labels, 24, 7),
     )
     another = BalancedBatches(labels, 24, 7)  # in order, one after the other
-    assert sorted(clips.tolist() for clips, _ in model.steps) == sorted(another[n].tolist() for n in range(50))
+    drawn = [clips.tolist() for clips, _ in model.steps]
+    for epoch in range(2):
+        expected = [another[n].tolist() for n in range(25 * epoch, 25 * (epoch + 1))]
+        found = drawn[25 * epoch : 25 * (epoch + 1)]
+        assert sorted(found) == sorted(expected) and found != expected
     for clips, seen in model.steps:
         np.testing.assert_array_equal(seen, labels[clips])
-
-
-def test_every_kind_of_rows_is_drawn_from(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).normal(size=(40, 3, 2)).astype(np.float32)
-    batches = BalancedBatches(corpus(clips=40), 6, 0)
-    paths = tuple(tmp_path / f"{row}.npy" for row in range(40))
-    for path, value in zip(paths, values, strict=True):
-        np.save(path, value)
-    np.save(tmp_path / "all.npy", values)
-    for rows in (values, np.load(tmp_path / "all.npy", mmap_mode="r"), ClipArrays(paths)):
-        drawn = Drawn(rows, batches, 5)
-        assert len(drawn) == 5
-        for n in (3, 0, 4):
-            np.testing.assert_array_equal(drawn[np.array([n])], values[batches[n]])
 
 
 def test_bags_and_their_mask_are_drawn_together() -> None:
@@ -196,27 +182,7 @@ def test_bags_and_their_mask_are_drawn_together() -> None:
     arrays = [rng.normal(size=(size, 2)) for size in rng.integers(0, 6, 40)]
     bags, batches = Bags.of(arrays), BalancedBatches(corpus(clips=40), 6, 0)
     for n in range(10):
-        features, mask = (Drawn(rows, batches, 10)[np.array([n])] for rows in (bags, bags.mask))
+        features, mask = bags[batches[n]], bags.mask[batches[n]]
         assert mask.shape == features.shape[:2] == (6, max(1, *(len(arrays[row]) for row in batches[n])))
         for row, bag, real in zip(batches[n], features, mask, strict=True):
             np.testing.assert_array_equal(bag[real], arrays[row])
-
-
-def test_steps_are_told_where_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
-    batches = BalancedBatches(corpus(), 24, 0)
-    told, silent = Drawn(corpus(), batches, 3, "two streams"), Drawn(corpus(), batches, 3)
-    for n in (2, 0, 1):
-        for drawn in (told, silent):
-            drawn[np.array([n])]
-    assert capsys.readouterr().err.count("two streams: 3 / 3 steps") == 1
-    told[np.array([0])]  # a second epoch goes on in silence
-    assert capsys.readouterr().err == ""
-
-
-def test_what_cannot_be_drawn_is_refused() -> None:
-    batches = BalancedBatches(corpus(), 24, 0)
-    with pytest.raises(ValueError, match="from 300 clips, found 299 rows"):
-        Drawn(np.zeros(299), batches, 5)
-    for numbers in (np.array([0, 1]), np.array([], dtype=int), 3):
-        with pytest.raises(ValueError, match="batch=1"):
-            Drawn(np.zeros(300), batches, 5)[numbers]

@@ -1,4 +1,4 @@
-"""One protocol: what is varied of a corpus and of clips, what a sweep keeps, and the numbers made of it."""
+"""What goes beyond the papers against slow references, the plan of what is measured, and what is committed of it."""
 
 from __future__ import annotations
 
@@ -9,335 +9,298 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 
-from avrepro import results
-from avrepro.claims import SYSTEMS, Claim, load_claims
+from avrepro import protocol
+from avrepro.checkout import COMMITTED
+from avrepro.claims import check_null, load_claims
 from avrepro.corpora import dcase2017
 from avrepro.corpora.base import Clip, Corpus
-from avrepro.evaluation import average_precision, tagging_scores, tune_thresholds
-from avrepro.experiments import (
-    fayek2020,
-    gated_crnn,
-    parekh2018,
-    side_by_side,
-    side_by_side_beyond,
-    side_by_side_measured,
-    side_by_side_systems,
-)
-from avrepro.experiments.bottleneck import train_bottleneck
-from avrepro.experiments.costs import multiply_accumulates
-from avrepro.experiments.key_frame_baselines import nearest_to_centres
-from avrepro.experiments.side_by_side import Unit
-from avrepro.experiments.side_by_side_measured import Told, best_single, quantity_of
-from avrepro.experiments.side_by_side_systems import Condition, Said, altered, fayek_inputs, impairments, parekh_inputs
-from avrepro.features.store import ClipArrays
-from avrepro.models.parekh2018 import Bags
-from avrepro.parameters import UnsynchronizedMIL
+from avrepro.evaluation import Interval
+from avrepro.evaluation.summary import RULES
+from avrepro.measure_once import PHOTOGRAPHS, PROBE
+from avrepro.measurements import FUSION_SEEDS, SEEDS, Measurement, joined, measure_all, measure_one, plan, waves
+from avrepro.results import NUMBER, PASSPORT, Results, Run, committed, interval_of, read
+from avrepro.systems import SYSTEMS, Condition, Data, beyond, of_paper
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 CLASSES = dcase2017.CLASSES[:6]
-rng = np.random.default_rng(5)
+CI = Condition(profile="ci", device="cpu")
 
 
-def corpus(clips: int = 400, name: str = "demo") -> Corpus:
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def data_of(clips: int = 240) -> Data:
+    rng = np.random.default_rng(5)
     splits = ["train"] * (clips // 2) + ["validation"] * (clips // 4) + ["test"] * (clips // 4)
-    labels = [tuple(label for label in CLASSES if rng.random() < 0.3) for _ in splits]
-    made = (Clip(f"clip {row}", Path(), split, labels[row]) for row, split in enumerate(splits))
-    return Corpus(name, CLASSES, tuple(made), (), "digest")
+    shares = np.linspace(0.03, 0.5, len(CLASSES))  # the first classes are rare
+    made = [
+        Clip(f"clip {row}", Path(), split, tuple(np.array(CLASSES)[rng.random(len(CLASSES)) < shares]))
+        for row, split in enumerate(splits)
+    ]
+    return Data(Corpus("demo", CLASSES, tuple(made), (), "digest"), CI, torch.device("cpu"))
 
 
-def test_fewer_clips_are_part_of_more_and_only_training_clips_go() -> None:
-    whole = corpus()
-    kept = {}
-    for share in (0.125, 0.5, 1.0):
-        one = altered(whole, Condition(share=share, seed=3))
-        kept[share] = {clip.id for clip in one.clips if clip.split == "train"}
-        assert [clip.id for clip in one.clips] == [clip.id for clip in whole.clips]
-        assert [clip for clip in one.clips if clip.split in ("validation", "test")] == list(whole.clips[200:])
-        assert (one.digest == whole.digest) == (share == 1)
-    assert kept[0.125] < kept[0.5] < kept[1.0] and [len(one) for one in kept.values()] == [25, 100, 200]
-    other = altered(whole, Condition(share=0.5, seed=4))
-    assert {clip.id for clip in other.clips if clip.split == "train"} != kept[0.5]
+# --- systems beyond the papers --------------------------------------------------------------------------------------
 
 
-def test_wrong_labels_replace_right_ones_in_training_alone() -> None:
-    whole = corpus(4000)
-    noisy = altered(whole, Condition(noise=0.4, seed=1))
-    pairs = [(one, other) for one, other in zip(whole.clips, noisy.clips, strict=True)]
-    assert all(one == other for one, other in pairs if one.split != "train")
-    replaceable = [(one, other) for one, other in pairs if one.split == "train" and 0 < len(one.labels) < len(CLASSES)]
-    assert all(len(set(other.labels)) == len(one.labels) for one, other in replaceable)
-    wrong = [label not in one.labels for one, other in replaceable for label in other.labels]
-    assert np.mean(wrong) == pytest.approx(0.4, abs=0.04)
+def test_guessing_knows_the_class_frequencies_of_training_clips_alone() -> None:
+    system, data = SYSTEMS["beyond/class_frequency"], data_of()
+    scores = system.scores(system.fit(data, {}, 0, Path()), data, {})
+    for k, name in enumerate(CLASSES):
+        count = sum(name in clip.labels for clip in data.corpus.clips if clip.split == "train")
+        np.testing.assert_allclose(scores[:, k], count / 120, rtol=1e-6)
 
 
-def test_a_clip_with_all_classes_keeps_its_labels() -> None:
-    full = replace(corpus(4), clips=(Clip("all", Path(), "train", CLASSES),))
-    assert altered(full, Condition(noise=0.9)).clips[0].labels == CLASSES
+def given_of(data: Data) -> dict[str, np.ndarray]:
+    """Scores of the systems that the unions use, each with some skill."""
+    rng = np.random.default_rng(7)
+    noise = {name: rng.normal(size=data.targets.shape) for name in ("audio", "streams", "words")}
+    return {
+        "fayek2020/audio": (1 / (1 + np.exp(-(noise["audio"] + 2 * data.targets - 2)))).astype(np.float32),
+        "parekh2018/two_stream": np.tanh(noise["streams"] + 1.5 * data.targets - 1).astype(np.float32),
+        "li2017/video": (np.abs(noise["words"]) * (0.05 + 0.3 * data.targets)).astype(np.float32),
+    }
 
 
-def test_delayed_pictures_are_the_same_at_other_times() -> None:
-    """Frame by frame: what is seen in second s of the delayed clip was seen in second s - 2."""
-    boxes = np.full((4, 3, 5), 0.5)
-    boxes[1, 2:], boxes[3, 1:] = np.nan, np.nan  # frames with 3, 2, 3 and 1 regions
-    frames = [[0, 1, 2], [10, 11], [20, 21, 22], [30]]
-    regions = np.concatenate(frames).astype(np.float16)[:, None]
-    bags = Bags.of([regions])
-    inputs = parekh2018.Inputs(
-        UnsynchronizedMIL(), corpus(4), (boxes,), bags, Bags.of([np.ones((20, 2), np.float16)]), "", "", "", 0.0
+def platts(data: Data, scores: np.ndarray) -> np.ndarray:
+    """Platt scaling on validation clips, decision by decision."""
+    held = data.rows("validation")
+    x, y = scores[held].ravel().astype(float), data.targets[held].ravel()
+    inputs, labels, weights = [], [], []
+    for one, label in zip(x, y, strict=True):
+        target = (y.sum() + 1) / (y.sum() + 2) if label else 1 / ((~y).sum() + 2)
+        inputs += [[one], [one]]
+        labels += [True, False]
+        weights += [target, 1 - target]
+    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(inputs, labels, sample_weight=weights)
+    return fitted.predict_proba(scores.reshape(-1, 1))[:, 1].reshape(scores.shape)
+
+
+def test_the_union_is_attention_between_sound_and_calibrated_streams(tmp_path: Path) -> None:
+    system, data = SYSTEMS["beyond/union_without_words"], data_of()
+    given = given_of(data)
+    checkpoint = system.fit(data, given, 0, tmp_path / "state.partial")
+    found = system.scores(checkpoint, data, given)
+    weights = system.modality_weights(checkpoint, data, given)  # type: ignore[attr-defined]
+    assert found.shape == weights.shape == data.targets.shape and ((weights > 0) & (weights < 1)).all()
+
+    attention = system.network(checkpoint, data)  # type: ignore[attr-defined]
+    h_a, h_s = given["fayek2020/audio"], platts(data, given["parekh2018/two_stream"])
+    train = data.rows("train")
+    normal = [torch.from_numpy((one - one[train].mean(0)) / one[train].std(0)).float() for one in (h_a, h_s)]
+    with torch.inference_mode():
+        alpha = torch.from_numpy(weights)
+        fused = alpha * attention.n_a(normal[0]) + (1 - alpha) * attention.n_v(normal[1])
+        expected = torch.sigmoid(attention.n_av(fused)).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+    assert (
+        system.uses == ("fayek2020/audio", "parekh2018/two_stream") and system.folds(replace(CI, profile="demo")) == 3
     )
-    inputs = replace(inputs, corpus=replace(inputs.corpus, clips=inputs.corpus.clips[:1]))
-    later = impairments(inputs, (2,))["delay 2 s"]
-    found = later.regions.arrays[0][:, 0].astype(int).tolist()
-    assert found == frames[2] + frames[3] + frames[0] + frames[1]
-    shown = (~np.isnan(later.boxes[0][..., 4])).sum(axis=1)  # type: ignore[index]
-    assert shown.tolist() == [3, 1, 3, 2]
-    worse = impairments(inputs, ())
-    assert worse["silent"].segments.sizes.tolist() == [0] and worse["silent"].regions is inputs.regions
-    assert worse["black"].regions.sizes.tolist() == [0] and worse["black"].boxes == (None,)
-    assert worse["black"].regions[:].shape == (1, 1, 1) and not worse["black"].regions.mask[:].any()
 
 
-def test_k_means_takes_a_frame_of_each_group() -> None:
-    groups = np.repeat(np.eye(3) * 10, [5, 1, 4], axis=0) + rng.normal(scale=0.01, size=(10, 3))
-    chosen = nearest_to_centres(groups, 3)
-    assert [0 <= chosen[0] < 5, chosen[1] == 5, 6 <= chosen[2] < 10] == [True] * 3
+def test_words_are_a_prior_for_rare_classes() -> None:
+    system, data = SYSTEMS["beyond/union"], data_of()
+    union = given_of(data)["fayek2020/audio"]
+    given = {"beyond/union_without_words": union, "li2017/video": given_of(data)["li2017/video"]}
+    checkpoint = system.fit(data, given, 0, Path())
+    words, held = platts(data, given["li2017/video"]), data.rows("validation")
+    mixed, quality = {}, {}
+    for strength in beyond.PROFILES["ci"].strengths:
+        mixed[strength] = np.empty(union.shape)
+        for k in range(len(CLASSES)):
+            count = data.targets[data.rows("train"), k].sum()
+            share = strength / (strength + count)  # every class has a training clip here
+            mixed[strength][:, k] = (1 - share) * union[:, k] + share * words[:, k]
+        columns = [
+            average_precision_score(data.targets[held, k], mixed[strength][held, k])
+            for k in range(len(CLASSES)) if data.targets[held, k].any()
+        ]  # fmt: skip
+        quality[strength] = np.mean(columns)
+    chosen = max(quality, key=quality.__getitem__)
+    assert chosen > 0 and checkpoint.numbers["strength"] == chosen
+    np.testing.assert_allclose(system.scores(checkpoint, data, given), mixed[chosen], atol=1e-4)
 
 
-def test_the_best_single_threshold_is_no_worse_than_any_of_a_grid() -> None:
-    truth = rng.random((150, 4)) < 0.3
-    scores = rng.normal(size=truth.shape) + truth
-    best = best_single(truth, scores)
-    assert len(set(best)) == 1
-    grid = [tagging_scores(truth, scores >= one).f1 for one in np.linspace(-3, 3, 61)]
-    assert tagging_scores(truth, scores >= best).f1 >= max(grid) - 0.01
+# --- the plan ---------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Unit]:
-    """Made-up scores of two systems by five seeds, in the files of a sweep."""
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    units = [Unit("fayek2020", Condition("demo", seed)) for seed in range(5)]
-    keep_scores(units)
-    return units
-
-
-def keep_scores(units: list[Unit]) -> None:
-    for unit in units:
-        draw = np.random.default_rng(unit.condition.seed)
-        said = Said(corpus())
-        truth = said.corpus.targets()
-        for system, skill in (("fayek2020/audio", 0.5), ("fayek2020/attention", 2.0)):
-            scores = 1 / (1 + np.exp(-(draw.normal(size=truth.shape) + skill * truth)))
-            said.add(system, scores, parameters=7, training_seconds=unit.condition.seed)
-            said.impaired(system, "silent", draw.random(truth.shape))
-        said.write(unit.path)
-
-
-def test_a_file_keeps_what_was_said(kept: list[Unit]) -> None:
-    told = Told("demo", kept)
-    assert told.classes == CLASSES and told.seeds == {"fayek2020": [0, 1, 2, 3, 4]}
-    costs = side_by_side_measured.costs_of(kept[2:3])
-    assert costs["fayek2020/audio"] == {"parameters": 7, "training_seconds": 2}
-    assert len(told.together().split("test").clips) == 100, "the test clips are the same for all seeds"
-    with np.load(kept[1].path) as file:
-        arrays = dict(file)
-    held, truth = arrays["validation/targets"], arrays["test/targets"]
-    name = "fayek2020/attention"
-    decided = arrays[f"test/{name}"] >= tune_thresholds(held, arrays[f"validation/{name}"], 1)
-    scored = told.scored[name][1]
-    assert scored.metric("micro_f1")[0] == pytest.approx(tagging_scores(truth, decided).f1)
-    assert scored.metric("map")[0] == pytest.approx(average_precision(truth, arrays[f"test/{name}"]).mean())
-
-
-def test_numbers_of_a_sweep(kept: list[Unit], tmp_path: Path) -> None:
-    told = Told("demo", kept)
-    run = side_by_side_measured._protocol(told, side_by_side_measured.costs_of(kept[1:2]))
-    found = run.write(tmp_path / "results")
-    for system in ("fayek2020/audio", "fayek2020/attention"):
-        by_seed = [told.scored[system][seed].metric("map")[0] for seed in range(5)]
-        number = found.number(system, "map", "test")
-        assert number.value == pytest.approx(np.mean(by_seed)) and number.low < number.value < number.high
-        assert found.number(system, "training_seconds").value == 1
-    claim = next(one for one in load_claims()[1].values() if one.against == "fayek2020/audio" and one.metric == "map"
-                 and one.system == "fayek2020/attention" and one.kind == "difference")  # fmt: skip
-    lead = found.number(claim.id, "difference", "test")
-    values = [found.number(name, "map", "test").value for name in (claim.system, claim.against)]
-    assert lead.value == pytest.approx(values[0] - values[1]) and lead.low > 0
-    by_class = found.select(system=claim.id, metric="class_difference")
-    assert set(by_class["label"]) == set(CLASSES)
-    assert by_class["value"].mean() == pytest.approx(lead.value)
-    assert f"{100 * (1 - 0.05 / 6):g} %" in by_class["interval"].iloc[0], "corrected for six classes"
-    robust = side_by_side_measured._robustness(told).write(tmp_path / "results")
-    loss = robust.number("fayek2020/attention", "map_loss", "test", "silent")
-    assert loss.low > 0
-    assert results.is_stale(found.table.iloc[0]) is False
-
-
-def test_of_fewer_seeds_than_the_rule_asks_for_nothing_is_said(kept: list[Unit]) -> None:
-    """Five of all systems, ten of the fusions; those that were only timed do not count."""
+def test_the_plan_measures_every_system_with_as_many_seeds_as_the_rule_asks_for() -> None:
     rule = load_claims()[0]
-    assert (rule.seeds, rule.fusion_seeds) == (5, 10) and side_by_side_measured.with_enough_seeds(kept) == []
-    for family, seeds, enough in (("li2017", 4, False), ("li2017", 5, True), ("fayek2020", 10, True)):
-        units = [Unit(family, Condition(seed=seed)) for seed in (*range(seeds), side_by_side.COST_SEED)]
-        for unit in units:
-            unit.path.parent.mkdir(exist_ok=True)
-            unit.path.touch()
-        found = side_by_side_measured.with_enough_seeds([*units, Unit(family, Condition(seed=77))])
-        assert found == (units[:-1] if enough else [])
+    assert rule.seeds <= SEEDS and rule.fusion_seeds <= FUSION_SEEDS
+    by_name = {f"{one.name}/{one.corpus}": one for one in plan()}
+    assert len(by_name) == len(plan())
+    for corpus in ("demo", "paired", "demo-null"):
+        parts = list(by_name[f"protocol/{corpus}"].parts())
+        assert [len(conditions) for _, _, conditions in parts] == [FUSION_SEEDS, SEEDS]
+        assert parts[0][1] == tuple(of_paper("fayek2020"))
+        told = {name for name in SYSTEMS if "_true_" in name}  # what was planted, which real recordings do not know
+        assert set(parts[1][1]) == set(SYSTEMS) - (told if corpus != "demo" else set())
+        assert {condition.corpus for _, _, conditions in parts for condition in conditions} == {corpus}
+    assert set(by_name["costs/demo"].systems) >= {name for name in SYSTEMS if "_true_" not in name}
+    for one in plan():
+        assert set(one.systems) <= set(SYSTEMS)
+    assert [condition.share for condition in by_name["learning/demo"].conditions.values()] == [0.125, 0.25, 0.5, 1]
+    gaps = by_name["gaps/demo"]
+    assert [(label, condition.gap) for label, condition in gaps.conditions.items()] == [
+        ("0", 0), ("3", 3), ("6", 6), ("never", "never"),
+    ]  # fmt: skip
+    assert [one.corpus for one in plan(["protocol/paired", "esc10"])] == ["paired", "esc10"]
+    with pytest.raises(ValueError, match=r"no measurement protocl; there are .*protocol/demo"):
+        plan(["protocl"])
 
 
-def test_a_curve_has_the_points_whose_seeds_are_all_there(kept: list[Unit], tmp_path: Path) -> None:
-    half = [Unit("fayek2020", Condition("demo", seed, share=0.5)) for seed in range(3)]
-    quarter = [Unit("fayek2020", Condition("demo", seed, share=0.25)) for seed in range(2)]
-    noisy = [Unit("fayek2020", Condition("demo", seed, noise=0.4)) for seed in range(2)]
-    keep_scores([*half, *quarter, *noisy])
-    (run,) = side_by_side_measured._varied([*kept, *half, *quarter, *noisy], Told("demo", kept))
-    found = run.write(tmp_path / "results")
-    assert json.loads(found.passport()["parameters"])["measured"] == "learning"
-    assert set(found.table["label"]) == {"0.5", "1"} and set(found.table["metric"]) == {"micro_f1", "map"}
-    for label, units in (("0.5", half), ("1", kept[:3])):
-        scores = [
-            Told("demo", [unit]).scored["fayek2020/audio"][unit.condition.seed].metric("map")[0] for unit in units
-        ]
-        assert found.number("fayek2020/audio", "map", "test", label).value == pytest.approx(np.mean(scores))
+def test_parts_are_trained_in_earlier_waves() -> None:
+    names = ["beyond/union", "fayek2020/attention", "parekh2018/cvssp_fusion"]
+    todo = protocol.untrained(names, [CI])
+    waved = waves(todo)
+    assert sorted(str(one) for wave in waved for one in wave) == sorted(map(str, todo))
+    wave_of = {protocol.checkpoint_path(*one): number for number, wave in enumerate(waved) for one in wave}
+    checked = 0
+    for name, condition in todo:
+        folds = SYSTEMS[name].folds(condition)
+        for part in [condition, *(replace(condition, fold=(fold, folds)) for fold in range(folds))]:
+            for used in SYSTEMS[name].uses:
+                paths = [protocol.checkpoint_path(*one) for one in ((used, part), (name, condition))]
+                assert wave_of[paths[0]] < wave_of[paths[1]]
+                checked += 1
+    assert checked > 10 and len(waved[0]) > 1
 
 
-def test_missing_trainings_give_no_numbers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    assert list(side_by_side_measured.measure(tmp_path / "results")) == []
+def run_of(seeds: int, condition: Condition, numbers: dict[tuple[str, str], float], **more: object) -> Run:
+    corpus = data_of(40).corpus
+    run = Run("side_by_side", "learning", condition, tuple(range(seeds)), [corpus] * seeds)
+    for (system, metric), value in numbers.items():
+        run.add(system, metric, Interval(value, value - 0.1, value + 0.1, f"{seeds} seeds"), split="test")
+    run.add("beyond/union", "class_f1", 0.4, split="test", label=CLASSES[0])
+    run.add("beyond/union", "micro_f1", 0.9, split="validation")
+    run.add("beyond/union", "loss", 0.7, step=3)
+    run.add("beyond/union", "parameters", 5)
+    return run
 
 
-def claim_like(**changes: object) -> Claim:
-    return next(iter(load_claims()[1].values())).model_copy(update=changes)
+def test_runs_are_joined_and_the_first_number_counts(tmp_path: Path) -> None:
+    plain, map_of = Condition(), ("beyond/union", "map")
+    few = run_of(2, plain, {map_of: 0.1, ("li2017/audio", "map"): 0.2}).write(tmp_path)
+    many = run_of(4, plain, {map_of: 0.3}).write(tmp_path)
+    one = Measurement("learning", "demo", (), {"": plain})
+    found = joined(one, [("", many), ("", few)])
+    assert found.number("beyond/union", "map", split="test").value == 0.3
+    assert found.number("li2017/audio", "map", split="test").value == 0.2
+    assert set(found.table["split"]) == {"", "test"} and set(found.table["step"]) == {-1}
+    passport = found.passport()
+    assert passport["seeds"] == "[0, 1, 2, 3]" and passport["run"] not in (
+        few.passport()["run"],
+        many.passport()["run"],
+    )
+    assert not found.stale
+
+    half = run_of(2, replace(plain, share=0.5), {map_of: 0.05}).write(tmp_path)
+    curve = joined(one, [("0.5", half), ("1", few)])
+    assert curve.number(*map_of, split="test", label="0.5").value == 0.05
+    assert curve.number(*map_of, split="test", label="1").value == 0.1
+    assert set(curve.table["label"]) == {"0.5", "1"} and set(curve.table["metric"]) == {"map"} and not curve.stale
 
 
-def test_quantities_of_claims_by_hand() -> None:
-    ours, theirs = np.full((2, 6), np.nan), np.full((2, 6), np.nan)
-    ours[:, :3], theirs[:, :3] = [[0.5, 0.2, np.nan], [0.4, 0.4, 0.9]], [[0.4, 0.6, np.nan], [0.5, 0.1, 0.1]]
-    first, second, *_ = CLASSES
-    difference = quantity_of(claim_like(kind="difference", classes=()), CLASSES)(ours, theirs)
-    np.testing.assert_allclose(difference, [(0.1 - 0.4) / 2, (-0.1 + 0.3) / 2])
-    some = quantity_of(claim_like(kind="difference", classes=(second,)), CLASSES)(ours, theirs)
-    np.testing.assert_allclose(some, [-0.4, 0.3])
-    contrast = claim_like(kind="contrast", classes=(first,), other_classes=(second,))
-    np.testing.assert_allclose(quantity_of(contrast, CLASSES)(ours, theirs), [0.5, -0.4])
-    count = quantity_of(claim_like(kind="count", classes=(), expected=0.75), CLASSES)(ours, theirs)
-    np.testing.assert_allclose(count, [0.5 - 0.75, 0.5 - 0.75])
-    nowhere = quantity_of(claim_like(kind="difference", classes=("not here",)), CLASSES)(ours, theirs)
-    assert np.isnan(nowhere).all()
+def test_a_new_measurement_takes_the_place_of_its_older_ones_and_failures_stop_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    for path in COMMITTED.glob("side_by_side-*.parquet"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    before = {path.name for path in folder.iterdir()}
+
+    def once(names: tuple[str, ...], condition: Condition) -> Run:
+        return run_of(1, condition, {("beyond/union", "map"): 0.3})
+
+    def fails(names: tuple[str, ...], condition: Condition) -> Run:
+        raise OSError("disk full")
+
+    good = Measurement("learning", "demo", (), {"": Condition()}, once=once)  # type: ignore[arg-type]
+    failed = measure_all([replace(good, once=fails), good], folder)  # type: ignore[arg-type]
+    assert failed == ["learning on demo: OSError: disk full"]
+    after = {path.name for path in folder.iterdir()}
+    (gone,), (new,) = before - after, after - before
+    assert gone.startswith("side_by_side-learning-") and new.startswith("side_by_side-learning-")
+    assert measure_one(good, folder).number("beyond/union", "map", split="test").value == 0.3
+    assert {path.name for path in folder.iterdir()} == after
 
 
-def test_a_sweep_trains_what_is_missing_and_tells_what_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of profile ci, in processes of its own; the second time nothing is trained."""
-    units = [Unit("li2017", Condition(profile="ci")), Unit("li2017", Condition("no corpus", profile="ci"))]
-    failed = side_by_side.sweep(units, jobs=2)
-    assert len(failed) == 1 and "no corpus" in failed[0]
-    assert units[0].path.is_file() and not units[1].path.is_file()
-    told = Told("demo", units)
-    assert {"li2017/audio", "li2017/fused", "li2017/video_kmeans", "li2017/audio_half"} <= set(told.scored)
-    before = units[0].path.stat().st_mtime_ns
-    assert side_by_side.sweep(units[:1]) == [] and units[0].path.stat().st_mtime_ns == before
+# --- what is committed ----------------------------------------------------------------------------------------------
 
 
-def test_trainings_to_be_timed_run_one_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    asked = []
-    monkeypatch.setattr(side_by_side, "_train_all", lambda units, jobs: asked.append((len(units), jobs)) or [])
-    side_by_side.sweep(jobs=4)
-    timed = sum(unit.condition.seed == side_by_side.COST_SEED for unit in side_by_side.plan())
-    assert asked == [(timed, 1), (len(side_by_side.plan()) - timed, 4)] and timed > 5
+@pytest.fixture(scope="module")
+def here() -> Results:
+    found = read(folders=(COMMITTED,)).table
+    return Results(found[found["chapter"] != "data"])
 
 
-def test_every_system_that_is_scored_has_its_costs() -> None:
-    costs = side_by_side.family_of("costs")(Condition(profile="ci")).costs
-    scored = {f"{paper}/{name}" for paper, names in SYSTEMS.items() for name in names}
-    by_threshold = {name for name in scored if name.endswith(("_half", "_single"))}
-    assert set(costs) == scored - by_threshold
-    assert all(one["macs"] > 10_000 and one["inference_seconds"] > 1e-4 for one in costs.values())
-    assert {name for name, one in costs.items() if not one["parameters"]} == {
-        "li2017/video", "li2017/video_even", "li2017/video_kmeans",
-    }  # fmt: skip
-    for cost in ("parameters", "macs", "inference_seconds"):
-        of = {name: one[cost] for name, one in costs.items()}
-        both = of["fayek2020/audio"] + of["fayek2020/visual"]
-        assert of["fayek2020/average"] == both < of["fayek2020/attention"]
-        assert of["parekh2018/cvssp_gated_crnn"] < of["parekh2018/cvssp_fusion"]
-    one, three = costs["parekh2018/cvssp_gated_crnn"], costs["parekh2018/cvssp_fusion"]
-    assert three["parameters"] == 3 * one["parameters"]
-    listening = gated_crnn.log_mel_feature()
-    heard = multiply_accumulates(listening.compute, np.zeros(10 * 16_000, np.float32))
-    assert three["macs"] - heard == 3 * (one["macs"] - heard), "three networks hear the same spectrum"
-    macs = {name: one["macs"] for name, one in costs.items()}
-    assert macs["fayek2020/attention"] < 1.1 * macs["fayek2020/average"]
-    assert macs["parekh2018/audio_only"] < macs["parekh2018/two_stream"]
+def test_committed_results_are_those_of_the_plan(here: Results) -> None:
+    assert list(here.table.columns) == [*PASSPORT, *NUMBER]
+    runs = here.table.drop_duplicates("run")
+    found = set(runs[["chapter", "measured", "corpus"]].itertuples(index=False, name=None))
+    assert found == {(one.chapter, one.name, one.corpus) for one in plan()} and len(runs) == len(plan())
+    assert set(here.table["system"]) - set(SYSTEMS) <= {"corpus", PROBE}
+    assert set(here.table["against"]) <= {"", *SYSTEMS} and set(here.table["threshold_rule"]) <= {"", *RULES.values()}
+    bounded = here.table.dropna(subset=["low", "high"])
+    assert (bounded["low"] <= bounded["value"] + 1e-9).all() and (bounded["value"] <= bounded["high"] + 1e-9).all()
+    number = ["measured", "corpus", "system", "against", "split", "metric", "label"]
+    assert not here.table.duplicated(number).any()
+    for condition in runs["condition"]:
+        assert json.loads(condition)["profile"] == "demo"
 
 
-def test_parameters_are_those_of_the_trained_networks() -> None:
-    condition = Condition(profile="ci")
-    costs = side_by_side.family_of("costs")(condition).costs
-    inputs = parekh_inputs(condition)
-    trained = {f"parekh2018/{name}": parekh2018.train_system(inputs, name).network for name in parekh2018.SYSTEMS}
-    models = fayek2020.train_models(fayek_inputs(condition))
-    trained |= {"fayek2020/audio": models.audio[-1].network, "fayek2020/visual": models.visual.network}
-    trained["beyond/bottleneck"] = train_bottleneck(inputs, condition.seed, torch.device("cpu")).network
-    counts = {name: sum(one.numel() for one in network.parameters()) for name, network in trained.items()}
-    for name, bank in models.fusions.banks.items():
-        own = sum(one.numel() for one in bank.members[name].parameters())
-        counts[f"fayek2020/{name}"] = counts["fayek2020/audio"] + counts["fayek2020/visual"] + own
-    assert counts == {name: costs[name]["parameters"] for name in counts}
+def test_every_claim_has_one_number_on_each_corpus(here: Results) -> None:
+    claims = load_claims()[1]
+    for corpus in ("demo", "paired"):
+        rows = here.select(metric="claim", corpus=corpus)
+        assert rows["label"].is_unique and (rows["measured"] == "protocol").all()
+        classes = set(here.select(metric="class_f1", corpus=corpus)["label"])
+        expected = {name for name, claim in claims.items() if not claim.classes or classes & set(claim.classes)}
+        assert set(rows["label"]) == expected
+        for row in rows.itertuples():
+            claim = claims[row.label]
+            assert (row.system, row.against) == (claim.system, claim.against)
+            if claim.kind == "difference" and not claim.classes:  # the same number, as a difference
+                parts = [
+                    Results(here.select(corpus=corpus, measured="protocol")).number(name, claim.metric, split="test")
+                    for name in (claim.system, claim.against)
+                ]
+                if f"mean of {SEEDS} " not in row.interval or claim.paper != "fayek2020":
+                    assert row.value == pytest.approx(parts[0].value - parts[1].value, abs=1e-9)
 
 
-@pytest.mark.parametrize("family", ["parekh2018", "cvssp", "fayek2020", "others", "bottleneck", "union"])
-def test_each_family_says_something_of_every_clip(family: str) -> None:
-    said = side_by_side.family_of(family)(Condition(profile="ci", share=0.8, noise=0.1))
-    clips = said.corpus
-    assert said.test and set(said.test) == set(said.validation)
-    for system, scores in said.test.items():
-        assert scores.shape == (len(clips.split("test").clips), len(clips.classes)) and np.isfinite(scores).all()
-        assert scores.std() > 0 and said.costs[system].get("training_seconds", 0) >= 0
-    assert any(clip.split == "left out" for clip in clips.clips)
+def test_on_the_control_pictures_help_no_system(here: Results) -> None:
+    rule, claims = load_claims()
+    rows = here.select(corpus="demo-null", measured="protocol")
+    intervals, corrected = (
+        {row["label"]: interval_of(row) for _, row in rows[rows["metric"] == metric].iterrows()}
+        for metric in ("claim", "claim_corrected")
+    )
+    check_null(intervals, corrected, claims, rule)
 
 
-def test_systems_of_both_modalities_are_asked_without_either() -> None:
-    for family in ("parekh2018", "fayek2020", "bottleneck", "union"):
-        said = side_by_side.family_of(family)(Condition(profile="ci"))
-        impaired = {name.partition("@")[0] for name in said.test if "@" in name}
-        assert impaired and impaired <= set(said.validation)
-        for system in impaired:
-            whole = said.test[system]
-            for how in ("silent", "black"):
-                worse = said.test[f"{system}@{how}"]
-                assert worse.shape == whole.shape and np.isfinite(worse).all() and not np.array_equal(worse, whole)
+def test_seeds_that_split_one_pool_are_not_taken_for_independent(here: Results) -> None:
+    """The claim about Li et al.'s fusion, from the gains of the five seeds as they were measured."""
+    row = here.select(corpus="paired", metric="claim", label="li2017_fusion_above_audio").iloc[0]
+    assert "corrected resampled t" in row["interval"]
+    assert not here.select(corpus="paired")["interval"].str.contains("Student t interval").any()
+    if not row["recipe"]:
+        # Student's t over these seeds gave 0.0421 +- 0.0345; Nadeau and Bengio add clips_test / clips_train to 1 / 5
+        half = 0.034461 * np.sqrt((1 / 5 + 142 / 425) / (1 / 5))
+        assert (row["low"], row["high"]) == pytest.approx((0.042129 - half, 0.042129 + half), abs=1e-5)
 
 
-def test_the_union_without_a_modality_does_not_depend_on_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Test clips change sounds with each other: without sound nothing changes, without pictures the scores follow."""
-    condition = Condition(profile="ci")
-    before = side_by_side_beyond.of_union(condition)
-    test = before.rows("test")
-    order = np.arange(len(before.corpus.clips))
-    order[test] = test[::-1]
-    hearing, streams = fayek_inputs(condition), parekh_inputs(condition)
-    hearing = replace(hearing, log_mel=ClipArrays(tuple(hearing.log_mel.paths[row] for row in order)))
-    streams = replace(streams, segments=streams.segments.select(order))
-    monkeypatch.setattr(side_by_side_beyond, "fayek_inputs", lambda _: hearing)
-    monkeypatch.setattr(side_by_side_beyond, "parekh_inputs", lambda _: streams)
-    after = side_by_side_beyond.of_union(condition)
-    close, far = 1e-6, 2e-5  # a training of a few steps tells clips apart by little, and rounding by far less
-    for system in ("beyond/union", "beyond/union_without_words"):
-        silent, black = before.test[f"{system}@silent"], before.test[f"{system}@black"]
-        np.testing.assert_allclose(after.test[f"{system}@silent"], silent, rtol=0, atol=close)
-        np.testing.assert_allclose(after.test[f"{system}@black"], black[::-1], rtol=0, atol=close)
-        assert min(np.abs(one - one[::-1]).max() for one in (silent, black)) > far
-        assert np.abs(after.test[system] - before.test[system]).max() > far
-
-
-def test_the_plan_has_ten_seeds_of_fusions_and_five_of_all_others() -> None:
-    plain = [unit for unit in side_by_side.plan() if unit.condition.plain and unit.condition.seed < 1000]
-    for corpus_name in ("demo", "paired"):
-        counts = {family: 0 for family in side_by_side.FAMILIES}
-        for unit in plain:
-            counts[unit.family] += unit.condition.corpus == corpus_name
-        assert counts.pop("fayek2020") == 10 and set(counts.values()) == {5}
-    assert len({(unit.family, unit.condition) for unit in side_by_side.plan()}) == len(side_by_side.plan())
-    assert side_by_side_systems.DELAYS
+def test_the_chapters_find_what_they_show() -> None:
+    assert len(committed("robustness", "demo").select(metric="map_loss", label="silent"))
+    assert set(committed("gaps", "demo").select(metric="micro_f1")["label"]) == {"0", "3", "6", "never"}
+    assert committed("esc10", "esc10").number("li2017/audio", "accuracy", split="test").value > 0.5
+    assert committed("photographs", PHOTOGRAPHS).number("li2017/video", "accuracy", split="test").value > 0.2
+    costs = committed("costs", "demo")
+    two = [costs.number(name, "macs").value for name in ("parekh2018/two_stream", "parekh2018/audio_only")]
+    assert two[0] > two[1] > 1e6

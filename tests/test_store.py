@@ -1,4 +1,4 @@
-"""The feature store: once a stream, on disk, in the corpus's order; a clip that fails is told and left out."""
+"""The feature store: once a stream, on disk, in the corpus's order; a clip that fails has the feature of nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from avrepro.corpora.base import Clip, Corpus
 from avrepro.encode import remux_clip, write_clip
 from avrepro.features.store import ClipArrays, Feature, extract
 from avrepro.media import MediaError, read_audio, read_frames
+from avrepro.recipes import Recipe
 
 RATE = 8000
 
@@ -33,11 +34,12 @@ def corpus_of(paths: list[Path]) -> Corpus:
 class Counting:
     """A feature that counts: the loudest frequency of a clip's sound, or the mean grey of its pictures."""
 
-    def __init__(self, stream: str = "audio", digest: str = "1" * 64) -> None:
+    def __init__(self, stream: str = "audio", version: int = 1) -> None:
         self.read_ids: list[str] = []
         self.computed = 0
         self.threads: set[str] = set()
-        self.feature = Feature(f"counting-{stream}", stream, digest, self.read, self.compute)  # type: ignore[arg-type]
+        recipe = Recipe(f"counting/{stream}", version)
+        self.feature = Feature(recipe, stream, self.read, self.compute, lambda: np.array([-1.0]))  # type: ignore[arg-type]
 
     def read(self, clip: Clip) -> np.ndarray:
         self.read_ids.append(clip.id)
@@ -70,27 +72,38 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_each_clip_is_computed_once(clips: list[Path], home: Path) -> None:
     counting, corpus = Counting(), corpus_of(clips)
-    arrays, usable = extract(counting.feature, corpus)
-    assert usable == corpus and len(arrays) == 5
+    arrays = extract(counting.feature, corpus).arrays
+    assert arrays.present.all() and len(arrays) == 5
     np.testing.assert_allclose(arrays[:][:, 0], 500 + 200 * np.arange(5), atol=25)
     assert counting.computed == 5 and sorted(counting.read_ids) == sorted(path.name for path in clips)
     assert counting.threads == {"MainThread"}  # one computes, the others decode
-    again, _ = extract(counting.feature, corpus)
+    again = extract(counting.feature, corpus).arrays
     assert counting.computed == 5 and len(counting.read_ids) == 5
-    assert again == arrays and all(path.is_relative_to(home) for path in again.paths)
-    backwards, turned = extract(counting.feature, corpus_of(clips[::-1]))
-    assert [clip.path for clip in turned.clips] == clips[::-1]
+    assert again.items == arrays.items and all(path.is_relative_to(home) for path in again.items)  # type: ignore[union-attr]
+    backwards = extract(counting.feature, corpus_of(clips[::-1])).arrays
     np.testing.assert_array_equal(backwards[:], arrays[:][::-1])
     assert not list(home.rglob(".partial-*"))
 
 
-def test_another_digest_computes_anew(clips: list[Path]) -> None:
-    first, second = Counting(), Counting(digest="2" * 64)
-    kept, _ = extract(first.feature, corpus_of(clips))
-    other, _ = extract(second.feature, corpus_of(clips))
+def test_another_version_computes_anew(clips: list[Path]) -> None:
+    first, second = Counting(), Counting(version=2)
+    old, new = (extract(one.feature, corpus_of(clips)).arrays for one in (first, second))
     assert (first.computed, second.computed) == (5, 5)
-    assert not set(kept.paths) & set(other.paths)
-    assert kept.digest_names != other.digest_names and len(set(kept.digest_names)) == 5
+    assert not set(old.items) & set(new.items) and len(set(old.items)) == 5
+
+
+def test_a_feature_may_build_on_another(clips: list[Path]) -> None:
+    base = Counting()
+    recipe = Recipe("twice", 1, parts=(base.feature.recipe,))
+    feature = Feature(
+        recipe, "audio", lambda clip, used: used, lambda one: 2 * one, lambda: np.zeros(1), (base.feature,)
+    )
+    found = extract(feature, corpus_of(clips)).arrays
+    np.testing.assert_allclose(found[:][:, 0], 2 * extract(base.feature, corpus_of(clips)).arrays[:][:, 0])
+    np.testing.assert_array_equal(feature.of(corpus_of(clips).clips[3]), found[3])
+    assert (
+        Feature(Recipe("twice", 1, parts=(Counting(version=2).feature.recipe,)), *[None] * 4).folder != feature.folder
+    )  # type: ignore[arg-type]
 
 
 def test_a_changed_file_is_computed_anew(clips: list[Path], tmp_path: Path) -> None:
@@ -98,7 +111,7 @@ def test_a_changed_file_is_computed_anew(clips: list[Path], tmp_path: Path) -> N
     counting = Counting()
     for tone in (700, 1500, 700):
         write(path, tone, 99)
-        arrays, _ = extract(counting.feature, corpus_of([path]))
+        arrays = extract(counting.feature, corpus_of([path])).arrays
         assert abs(arrays[0][0] - tone) < 25
     assert counting.computed == 2  # the first sound came back
 
@@ -108,32 +121,28 @@ def test_clips_with_the_same_stream_share_its_feature(clips: list[Path], tmp_pat
     mixed = tmp_path / "mixed.mp4"
     remux_clip(mixed, audio_from=clips[0], video_from=clips[1])
     sound, pictures = Counting("audio"), Counting("video")
-    heard, _ = extract(sound.feature, corpus_of([*clips, mixed]))
-    seen, _ = extract(pictures.feature, corpus_of([*clips, mixed]))
+    audio, video = (extract(one.feature, corpus_of([*clips, mixed])).arrays for one in (sound, pictures))
     assert sound.computed == pictures.computed == 5
-    assert heard.paths[5] == heard.paths[0] and seen.paths[5] == seen.paths[1]
-    np.testing.assert_allclose(seen[:][:, 0], [40, 80, 120, 160, 200, 80], atol=4)
+    assert audio.items[5] == audio.items[0] and video.items[5] == video.items[1]
+    np.testing.assert_allclose(video[:][:, 0], [40, 80, 120, 160, 200, 80], atol=4)
     extract(sound.feature, corpus_of([mixed]))
     assert sound.computed == 5
 
 
-def test_clips_that_fail_are_left_out_and_told(
+def test_clips_that_fail_have_the_feature_of_nothing(
     clips: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     truncated, text, empty = (tmp_path / name for name in ("truncated.mp4", "text.mp4", "empty.mp4"))
     truncated.write_bytes(clips[0].read_bytes()[:900])
     text.write_text("no video")
     empty.touch()
-    paths = [truncated, clips[3], text, clips[1], tmp_path / "absent.mp4", empty, clips[0]]
-    arrays, usable = extract(Counting().feature, corpus_of(paths))
-    assert [clip.path for clip in usable.clips] == [clips[3], clips[1], clips[0]]
-    np.testing.assert_allclose(arrays[:][:, 0], [1100, 700, 500], atol=25)
-    reasons = {clip.id: clip.reason for clip in usable.missing}
-    assert set(reasons) == {"truncated.mp4", "text.mp4", "absent.mp4", "empty.mp4"}
-    assert "truncated" in reasons["truncated.mp4"] and "no such file" in reasons["absent.mp4"]
-    assert "0 bytes" in reasons["empty.mp4"] and all(clip.split == "train" for clip in usable.missing)
-    told = capsys.readouterr().err
-    assert all(name in told and reason in told for name, reason in reasons.items())
+    found = extract(Counting().feature, corpus_of([truncated, clips[3], text, clips[1], empty, clips[0]]))
+    assert found.arrays.present.tolist() == [False, True, False, True, False, True]
+    np.testing.assert_allclose(found.arrays[:][:, 0], [-1, 1100, -1, 700, -1, 500], atol=25)
+    assert set(found.reasons) == {"truncated.mp4", "text.mp4", "empty.mp4"} and "0 bytes" in found.reasons["empty.mp4"]
+    printed = capsys.readouterr().err
+    assert all(name in printed and reason in printed for name, reason in found.reasons.items())
+    np.testing.assert_array_equal(found.arrays.select(np.array([2, 3])).present, [False, True])
 
 
 def test_a_clip_that_fails_in_decoding(clips: list[Path]) -> None:
@@ -145,20 +154,17 @@ def test_a_clip_that_fails_in_decoding(clips: list[Path]) -> None:
             raise MediaError(clip.path, "nothing of it decodes")
         return counting.read(clip)
 
-    feature = Feature("failing", "audio", "3" * 64, read, counting.compute)
-    arrays, usable = extract(feature, corpus_of(clips))
-    assert [clip.path for clip in usable.clips] == [path for path in clips if path != clips[2]]
-    assert [(clip.id, clip.reason) for clip in usable.missing] == [("d.mp4", "nothing of it decodes")]
-    np.testing.assert_allclose(arrays[:][:, 0], [500, 700, 1100, 1300], atol=25)
-    nothing, none = extract(feature, corpus_of([clips[2]]))
-    assert len(nothing) == 0 and none.clips == ()
+    feature = Feature(Recipe("failing", 1), "audio", read, counting.compute, lambda: np.array([-1.0]))
+    found = extract(feature, corpus_of(clips))
+    assert found.reasons == {"d.mp4": "nothing of it decodes"}
+    np.testing.assert_allclose(found.arrays[:][:, 0], [500, 700, -1, 1100, 1300], atol=25)
 
 
 def test_an_error_of_the_code_is_no_missing_clip(clips: list[Path], home: Path) -> None:
     def broken(decoded: np.ndarray) -> np.ndarray:
         raise ZeroDivisionError("a mistake in the code")
 
-    feature = Feature("broken", "audio", "4" * 64, Counting().read, broken)
+    feature = Feature(Recipe("broken", 1), "audio", Counting().read, broken, lambda: np.zeros(1))
     with pytest.raises(ZeroDivisionError):
         extract(feature, corpus_of(clips))
     assert not [path for path in home.rglob("*") if path.is_file()]  # nothing half done stays
@@ -187,7 +193,8 @@ def test_few_clips_are_decoded_ahead(jobs: int, tmp_path: Path) -> None:
             ahead -= 1
         return np.array([number])
 
-    arrays, _ = extract(Feature("ahead", "audio", "5" * 64, read, compute), corpus_of(paths), jobs)
+    feature = Feature(Recipe("ahead", 1), "audio", read, compute, lambda: np.zeros(1))
+    arrays = extract(feature, corpus_of(paths), jobs).arrays
     assert arrays[:][:, 0].tolist() == list(range(16))
     assert 1 < most <= 4 * jobs + 1
 
@@ -197,7 +204,7 @@ def test_arrays_are_read_by_row(tmp_path: Path) -> None:
     paths = tuple(tmp_path / f"{row}.npy" for row in range(4))
     for path, array in zip(paths, whole, strict=True):
         np.save(path, array)
-    arrays = ClipArrays(paths)
+    arrays = ClipArrays(paths, np.ones(4, bool))
     indices: list[Any] = [2, np.int64(1), -1, slice(None), slice(1, 3), [3, 0], np.array([1, 1]), whole[:, 0, 0] > 7]
     for rows in indices:
         np.testing.assert_array_equal(arrays[rows], whole[rows])

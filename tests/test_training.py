@@ -13,9 +13,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from avrepro.experiments.li2017_profiles import PAPER_OPTIMISATION
 from avrepro.models.li2017 import CRNN, CRNNConfig, mil_loss
-from avrepro.training import Fit, Optimisation, Verdict, choose_device, device_name, fit, predict
+from avrepro.systems.li2017 import PAPER_OPTIMISATION
+from avrepro.training import Fit, Optimisation, Validation, choose_device, device_name, fit, predict
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,21 +33,16 @@ def line(clips: int = 12) -> tuple[Tensor, Tensor]:
     return inputs, inputs @ torch.tensor([[1.0], [-2.0], [0.5], [3.0]])
 
 
-def scripted(losses: list[float], scores: list[float] | None = None) -> Callable[[nn.Module], Verdict]:
-    """A validation that says what it is told to, epoch by epoch."""
-    told = iter(zip(losses, scores or [0.0] * len(losses), strict=True))
-
-    def validate(model: nn.Module) -> Verdict:
-        loss, score = next(told)
-        return Verdict(loss, score, {"weights": model.weight.flatten().tolist()})
-
-    return validate
+def scripted(losses: list[float], scores: list[float] | None = None) -> Callable[[nn.Module], Validation]:
+    """A validation that gives these numbers, epoch by epoch."""
+    given = iter(zip(losses, scores or [0.0] * len(losses), strict=True))
+    return lambda model: Validation(*next(given))
 
 
-def run(settings: Optimisation, validate: Callable[[nn.Module], Verdict], seed: int = 0) -> tuple[nn.Linear, Fit]:
+def run(settings: Optimisation, validate: Callable[[nn.Module], Validation], seed: int = 0) -> tuple[nn.Linear, Fit]:
     torch.manual_seed(3)
     model = nn.Linear(4, 1)
-    return model, fit(model, mean_square, line(), validate, settings, seed, CPU, "line")
+    return model, fit(model, mean_square, line(), settings, seed, CPU, "line", validate=validate)
 
 
 # --- the gradient of max-pooling MIL ----------------------------------------------------------------------
@@ -87,7 +82,6 @@ def test_the_best_epoch_is_restored() -> None:
     scores = [0.1, 0.5, 0.3, 0.5, 0.4]  # of two equally good epochs the first stays
     model, fitted = run(settings, scripted([1.0] * 5, scores))
     assert fitted.best_epoch == 2 and fitted.best.score == 0.5
-    assert fitted.best.notes["weights"] == model.weight.flatten().tolist()
     assert not model.training
     assert [row["validation_score"] for row in fitted.history] == scores
     assert [row["epoch"] for row in fitted.history] == [1, 2, 3, 4, 5]
@@ -98,9 +92,9 @@ def test_the_best_epoch_is_restored() -> None:
 def test_validation_sees_evaluation_mode_and_no_gradient() -> None:
     seen = []
 
-    def validate(model: nn.Module) -> Verdict:
+    def validate(model: nn.Module) -> Validation:
         seen.append((model.training, torch.is_grad_enabled()))
-        return Verdict(1.0, 0.0, {})
+        return Validation(1.0, 0.0)
 
     run(Optimisation("adam", learning_rate=0.1, batch=12, epochs=2), validate)
     assert seen == [(False, False)] * 2
@@ -157,7 +151,7 @@ def test_the_rate_stays_without_decay() -> None:
 def test_the_papers_optimiser() -> None:
     """Section 3.2: SGD, Nesterov momentum 0.8, batch 95, clipping 1e-3, rate 0.1 times 0.8, 3 epochs."""
     paper = PAPER_OPTIMISATION
-    assert (paper.optimiser, paper.batch, paper.clip_norm) == ("sgd", 95, 1e-3)
+    assert (paper.optimiser, paper.batch, paper.clip_value, paper.clip_norm) == ("sgd", 95, 1e-3, None)
     assert (paper.learning_rate, paper.momentum, paper.decay, paper.patience) == (0.1, 0.8, 0.8, 3)
     built = paper.build([nn.Parameter(torch.zeros(1))])
     assert isinstance(built, torch.optim.SGD)
@@ -201,6 +195,35 @@ def test_clipping_bounds_the_norm_of_a_step(clip_norm: float) -> None:
     assert nn.functional.cosine_similarity(moved, whole, dim=0) > 0.999
 
 
+def test_clipping_by_value_bounds_each_number_of_a_step() -> None:
+    torch.manual_seed(3)
+    before = nn.Linear(4, 1)
+    whole = torch.autograd.grad(mean_square(before, *line()), list(before.parameters()))
+    after, _ = run(Optimisation("sgd", 1.0, batch=12, epochs=1, clip_value=0.5), scripted([1.0]))
+    for a, b, gradient in zip(before.parameters(), after.parameters(), whole, strict=True):
+        torch.testing.assert_close(a - b, gradient.clamp(-0.5, 0.5), rtol=1e-4, atol=1e-5)
+
+
+def test_a_last_batch_of_one_clip_joins_the_one_before() -> None:
+    sizes: list[int] = []
+
+    def loss(model: nn.Module, inputs: Tensor, targets: Tensor) -> Tensor:
+        sizes.append(len(inputs))
+        return mean_square(model, inputs, targets)
+
+    fit(nn.Linear(4, 1), loss, line(13), Optimisation("sgd", 0.1, batch=4, epochs=1), 0, CPU, "odd")
+    assert sizes == [4, 4, 5]
+
+
+def test_without_validation_the_last_epoch_is_taken() -> None:
+    settings = Optimisation("sgd", 0.05, batch=4, epochs=3)
+    torch.manual_seed(3)
+    model = nn.Linear(4, 1)
+    fitted = fit(model, mean_square, line(), settings, 0, CPU, "line")
+    same, _ = run(settings, scripted([1.0] * 3, [1.0, 2.0, 3.0]))
+    assert fitted.best_epoch == 3 and torch.equal(model.weight, same.weight)
+
+
 def test_every_clip_is_seen_once_an_epoch_in_a_new_order() -> None:
     seen: list[list[int]] = []
 
@@ -209,14 +232,14 @@ def test_every_clip_is_seen_once_an_epoch_in_a_new_order() -> None:
         seen[-1] += numbers.int().tolist()
         return model(inputs).sum() * 0
 
-    def validate(model: nn.Module) -> Verdict:
+    def validate(model: nn.Module) -> Validation:
         seen.append([])
-        return Verdict(1.0, 0.0, {})
+        return Validation(1.0, 0.0)
 
     def orders(seed: int) -> list[list[int]]:
         seen[:] = [[]]
         inputs = line(7)[0].half()
-        fit(nn.Linear(4, 1), loss, (inputs, np.arange(7)), validate, settings, seed, CPU, "order")
+        fit(nn.Linear(4, 1), loss, (inputs, np.arange(7)), settings, seed, CPU, "order", validate=validate)
         return [list(epoch) for epoch in seen[:-1]]
 
     settings = Optimisation("sgd", 0.1, batch=3, epochs=4)
@@ -241,18 +264,18 @@ def train_little(state_path: Path | None, die_in: int = 0, epochs: int = 5) -> t
     epoch = int(torch.load(state_path, weights_only=True)["history"][-1]["epoch"]) if (
         state_path is not None and state_path.is_file()) else 0  # fmt: skip
 
-    def validate(network: nn.Module) -> Verdict:
+    def validate(network: nn.Module) -> Validation:
         nonlocal epoch
         epoch += 1
         if epoch == die_in:
             signal.raise_signal(signal.SIGKILL)
         logits = torch.from_numpy(predict(network.clip, inputs, CPU))  # type: ignore[arg-type]
         loss = float(mil_loss(logits, targets))
-        return Verdict(loss, -loss if epoch != 4 else 9.0, {"epoch": epoch})
+        return Validation(loss, -loss if epoch != 4 else 9.0)
 
     settings = Optimisation("sgd", 0.1, 4, epochs, momentum=0.8, clip_norm=0.1, decay=0.5, patience=1)
     loss = lambda network, log_mel, weak: mil_loss(network.clip(log_mel), weak)  # noqa: E731
-    fitted = fit(model, loss, (inputs, labels), validate, settings, 2, CPU, "little", state_path)
+    fitted = fit(model, loss, (inputs, labels), settings, 2, CPU, "little", validate=validate, state_path=state_path)
     return model.state_dict(), fitted
 
 
@@ -265,11 +288,15 @@ def test_a_killed_training_goes_on_to_the_very_same_numbers(tmp_path: Path) -> N
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=120)
     assert done.returncode == -signal.SIGKILL, done.stderr.decode()
-    assert len(torch.load(state, weights_only=True)["history"]) == 2
+    saved = torch.load(state, weights_only=True)
+    assert len(saved["history"]) == 2
+    saved["seconds"] += 1000  # as if those two epochs had taken so long
+    torch.save(saved, state)
     resumed, whole = train_little(state), train_little(None)
     assert resumed[1].history == whole[1].history
     assert (resumed[1].best_epoch, resumed[1].best) == (whole[1].best_epoch, whole[1].best) == (4, whole[1].best)
     assert resumed[0].keys() == whole[0].keys()
+    assert resumed[1].seconds > 1000 > whole[1].seconds
     for name, value in whole[0].items():
         assert torch.equal(resumed[0][name], value), name
     # once more from the finished state: nothing is left to train, the best epoch comes back

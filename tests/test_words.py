@@ -270,6 +270,8 @@ MEASURED = """
 import sys
 from pathlib import Path
 
+import gensim.models  # what loading it takes is not counted
+
 from avrepro.features.words import load_glove_text
 
 def peak():  # of this process alone: getrusage would tell the parent's, which fork hands down

@@ -3,13 +3,30 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from avrepro.corpora.base import SPLITS, Clip, Corpus, CorpusError, MissingClip
+from avrepro.corpora.folds import folds_by_source, training_rows
+from avrepro.recipes import Recipe
 
-__all__ = ["NAMES", "SPLITS", "Clip", "Corpus", "CorpusError", "MissingClip", "load"]
+__all__ = [
+    "NAMES",
+    "SPLITS",
+    "Clip",
+    "Corpus",
+    "CorpusError",
+    "MissingClip",
+    "folds_by_source",
+    "identity",
+    "load",
+    "recipe",
+    "training_rows",
+]
 
+# Version of those that are not rendered: raised by hand whenever the same files and lists give other clips.
+VERSIONS = {"folder": 1, "esc10": 1, "dcase2017": 1, "audioset": 1}
 NAMES = ("demo", "demo-null", "folder", "paired", "esc10", "dcase2017", "audioset")
 PAIRED_SIZES = {"ci": {"clips_per_class": 5}}  # other profiles: the loader's own
 
@@ -29,13 +46,13 @@ def load(
     """The corpus of a name.
 
     ``demo``, ``demo-null``: the demo world of ``profile``, ``seed`` and ``asynchrony`` (the description's
-    where None), or instead of asynchrony of ``gap`` (s between hearing and seeing, or "never"), rendered by
+    where None), or instead of asynchrony of ``gap`` (s between sounding and showing, or "never"), rendered by
     ``jobs`` processes where it is not in the cache.
-    ``folder``: the clips in folder ``clips`` labelled by the CSV file ``labels``; ``seed`` (0 where None)
-    splits them where the file does not.
     ``paired``: clips rendered of the real sounds and photographs in folder ``clips``, listed by the manifest
     ``labels`` (both by default what ``data_manifests/paired.csv`` lists), few of them for ``profile`` "ci";
     ``strict``: surely labelled items alone.
+    ``folder``: the clips in folder ``clips`` labelled by the CSV file ``labels``; ``seed`` (0 where None)
+    splits them where the file does not.
     ``esc10``: the recordings in folder ``clips`` (default: fetched), sound alone.
     ``dcase2017``: the official lists (of folder ``labels``; default: fetched), with those clips that
     ``avrepro data clips`` fetched, or that lie in folder ``clips``.
@@ -44,32 +61,19 @@ def load(
     Raises CorpusError for an unknown name, a parameter that the corpus lacks or does not take, and what
     the corpus itself finds wrong.
     """
-    if name not in NAMES:
-        near = difflib.get_close_matches(name, NAMES, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
-    demo = name.startswith("demo")
-    for dial, value in (("asynchrony", asynchrony), ("gap", gap)):
-        if value is not None and not demo:
-            raise CorpusError(f"{dial} is a dial of the demo world; corpus {name!r} has none")
-    if demo and (clips is not None or labels is not None):
-        raise CorpusError(f"corpus {name!r} renders its own clips and labels; give yours to corpus 'folder'")
-    if strict and name != "paired":
-        raise CorpusError(f"strict belongs to corpus 'paired'; corpus {name!r} has no such labels")
+    _check(name, asynchrony, gap, clips, labels, strict)
     drawn = 0 if seed is None else seed
     if name == "folder":
-        if clips is None or labels is None:
-            raise CorpusError("corpus 'folder' needs clips (a folder of videos) and labels (CSV: clip,labels)")
         from avrepro.corpora.folder import load_folder
 
-        return load_folder(Path(clips), Path(labels), seed=drawn)
+        if clips is None or labels is None:
+            raise CorpusError("corpus 'folder' needs clips (a folder of videos) and labels (CSV: clip,labels)")
+        return load_folder(clips, labels, seed=drawn)
     if name == "paired":
         from avrepro.corpora.paired import load_paired
 
         return load_paired(clips, labels, seed=drawn, strict=strict, jobs=jobs, **PAIRED_SIZES.get(profile, {}))
     if name == "esc10":
-        if labels is not None:
-            raise CorpusError("corpus 'esc10' has its labels in the names of its folders; leave labels out")
         from avrepro.corpora.esc10 import load_esc10
 
         return load_esc10(clips)
@@ -84,3 +88,62 @@ def load(
     from avrepro.corpora.demo.world import load_demo
 
     return load_demo(profile, seed=seed, asynchrony=asynchrony, gap=gap, null=name == "demo-null", jobs=jobs)
+
+
+def recipe(
+    name: str,
+    *,
+    profile: str = "demo",
+    seed: int | None = None,
+    asynchrony: float | None = None,
+    gap: float | Literal["never"] | None = None,
+    clips: str | Path | None = None,
+    labels: str | Path | None = None,
+    strict: bool = False,
+) -> Recipe:
+    """What the corpus of a name depends on, with the parameters of :func:`load`; no clip is rendered or read.
+
+    Of ``demo``, ``demo-null`` and ``paired`` it is all, and its key is ``Corpus.digest``. Of the others it lacks the
+    data, whose digest is ``Corpus.digest``. Raises CorpusError as :func:`load`.
+    """
+    _check(name, asynchrony, gap, clips, labels, strict)
+    drawn = 0 if seed is None else seed
+    if name == "paired":
+        from avrepro.corpora.paired import paired_recipe
+
+        return paired_recipe(clips, labels, seed=drawn, strict=strict, **PAIRED_SIZES.get(profile, {}))
+    if name in VERSIONS:
+        return Recipe(f"corpus/{name}", VERSIONS[name], {} if name == "esc10" else {"seed": drawn})
+    from avrepro.corpora.demo.world import load_world_description, world_recipe
+
+    return world_recipe(load_world_description().chosen(profile, seed, asynchrony, gap), name == "demo-null")
+
+
+def identity(name: str, modalities: Sequence[str], **choices: Any) -> str:
+    """``load(name, **choices).identity(modalities)``, without rendering: what a system of some modalities depends on.
+
+    Demo worlds that differ in their pictures alone are the same to a system that uses ("audio",).
+    """
+    if name in VERSIONS:
+        return load(name, **choices).identity(modalities)
+    if name.startswith("demo") and tuple(modalities) == ("audio",):
+        return recipe("demo", **{key: value for key, value in choices.items() if key not in ("asynchrony", "gap")}).key
+    return recipe(name, **choices).key
+
+
+def _check(name: str, asynchrony: object, gap: object, clips: object, labels: object, strict: bool) -> None:
+    """CorpusError for an unknown corpus, and for parameters that it does not take."""
+    if name not in NAMES:
+        near = difflib.get_close_matches(name, NAMES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
+    demo = name.startswith("demo")
+    for dial, value in (("asynchrony", asynchrony), ("gap", gap)):
+        if value is not None and not demo:
+            raise CorpusError(f"{dial} is a dial of the demo world; corpus {name!r} has none")
+    if demo and (clips is not None or labels is not None):
+        raise CorpusError(f"corpus {name!r} renders its own clips and labels; give yours to corpus 'folder'")
+    if strict and name != "paired":
+        raise CorpusError(f"strict belongs to corpus 'paired'; corpus {name!r} has no such labels")
+    if name == "esc10" and labels is not None:
+        raise CorpusError("corpus 'esc10' has its labels in the names of its folders; leave labels out")

@@ -1,20 +1,20 @@
-"""AudioSet (Gemmeke et al. 2017, ICASSP): classes, ontology, official lists of clips, and what their labels are like.
+"""AudioSet (Gemmeke et al. 2017, ICASSP): classes, official lists of clips, and what their labels are like.
 
 Only load_audioset looks for the clips themselves.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -22,14 +22,13 @@ import pandas as pd
 from avrepro.corpora.base import Corpus, CorpusError, ListedClip, MissingClip
 from avrepro.corpora.download import NOT_FETCHED, STATUSES, corpus_of
 from avrepro.corpora.statistics import co_occurrence
-from avrepro.corpora.tables import as_seconds, check, read_table
-from avrepro.digests import of_values
+from avrepro.corpora.tables import as_seconds, check, listed_clips, read_table
 from avrepro.fetch import at_hand, fetch
 from avrepro.home import home
 from avrepro.progress import say
 
 # Official list -> source, file, and the split of its clips here. Fayek & Kumar (2020, section 4.1) train on the
-# unbalanced list (less about 25,000 clips for validation) and give their results on the evaluation list.
+# unbalanced list (but for about 25,000 clips for validation) and give their results on the evaluation list.
 LISTS = {
     "balanced": ("audioset", "balanced_train_segments.csv", "train"),
     "unbalanced": ("audioset_unbalanced", "unbalanced_train_segments.csv", "train"),
@@ -43,40 +42,12 @@ VALIDATION_SHARE = 0.1  # of a shorter training list at most: 2,216 of the balan
 MOST_MISSING = 1000  # of one split and for one reason that are named one by one
 
 
-@dataclass(frozen=True)
-class Category:
-    """One node of the ontology. A category can have several parents."""
-
-    id: str
-    name: str
-    children: tuple[str, ...]  # ids
-    abstract: bool  # only groups its children; not itself a label
-    blacklisted: bool  # withheld from labelling as too unclear or too hard; 12 of the 527 classes are
-    description: str
-
-
-@dataclass(frozen=True, eq=False)
-class LabelStatistics:
+class LabelStatistics(NamedTuple):
     """What the labels of a list are like."""
 
     clips: int
-    labels: int
+    labels_per_clip: float  # mean
     counts: pd.Series  # int64 [classes], clips that hold each class; the commonest first
-
-    @property
-    def labels_per_clip(self) -> float:
-        """Mean number of labels of a clip."""
-        return self.labels / self.clips
-
-    @property
-    def commonest(self) -> tuple[str, int]:
-        """The class that most clips hold, and how many."""
-        return self.counts.index[0], int(self.counts.iloc[0])
-
-    @property
-    def rarest(self) -> tuple[str, int]:
-        """The class that fewest clips hold, and how many; of equals, the last of the classes."""
-        return self.counts.index[-1], int(self.counts.iloc[-1])
 
 
 def read_classes(path: Path) -> dict[str, str]:
@@ -92,40 +63,6 @@ def read_classes(path: Path) -> dict[str, str]:
     return dict(zip(table["identifier"], table["name"], strict=True))
 
 
-def classes() -> tuple[str, ...]:
-    """Names of the 527 classes in the official order; the list is fetched."""
-    return tuple(_names().values())
-
-
-def read_ontology(path: Path) -> dict[str, Category]:
-    """The ontology's categories by id, in the file's order; CorpusError where a child is not one of them."""
-    try:
-        nodes = json.loads(path.read_text(encoding="utf-8"))
-        found = {
-            node["id"]: Category(
-                id=node["id"],
-                name=node["name"],
-                children=tuple(node["child_ids"]),
-                abstract="abstract" in node["restrictions"],
-                blacklisted="blacklist" in node["restrictions"],
-                description=node["description"],
-            )
-            for node in nodes
-        }
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise CorpusError(f"{path}: expected a JSON list of categories, found {error!r}") from error
-    for node in found.values():
-        for child in node.children:
-            if child not in found:
-                raise CorpusError(f"{path}: category {node.name!r} has a child {child!r} that is not in the file")
-    return found
-
-
-def ontology() -> dict[str, Category]:
-    """The 632 categories by id; the file is fetched."""
-    return read_ontology(fetch("audioset", "ontology.json"))
-
-
 def read_segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
     """An official list of clips (video, start, end, "identifiers"), one row a clip in the file's order.
 
@@ -134,6 +71,8 @@ def read_segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
     CorpusError for a line that is not of that form, an unknown class, and a list that does not hold as many clips
     and labels as its header says.
     """
+    if path.is_file() and path.stat().st_size > LONG_LIST:
+        say(f"reading {path}: two million clips, about half a minute and 1 GB of memory")
     table = read_table(path, ("video", "start", "end", "identifiers"), skip=HEADER_LINES)
     check(path, table["video"].str.fullmatch("[A-Za-z0-9_-]{11}"), "YouTube's id of 11 characters", table)
     labels = table["identifiers"].map({text: _named(text, names) for text in table["identifiers"].unique()})
@@ -143,9 +82,9 @@ def read_segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
     with path.open(encoding="utf-8") as file:
         header = [file.readline() for _ in range(HEADER_LINES)][1]
     stated = re.search(r"num_segs=(\d+).*num_positive_labels=(\d+)", header)
-    held = (len(table), int(labels.map(len).sum()))
-    if stated is None or (int(stated[1]), int(stated[2])) != held:
-        raise CorpusError(f"{path}: holds {held[0]} clips with {held[1]} labels, line 2 says {header.strip()!r}")
+    found = (len(table), int(labels.map(len).sum()))
+    if stated is None or (int(stated[1]), int(stated[2])) != found:
+        raise CorpusError(f"{path}: holds {found[0]} clips with {found[1]} labels, line 2 says {header.strip()!r}")
     table = as_seconds(path, table, "start", "end")
     check(path, table["start"] < table["end"], "an end after the start", table)
     return table.assign(clip=clip, labels=labels)[["clip", "video", "start", "end", "labels"]]
@@ -156,7 +95,7 @@ def segments(split: str) -> pd.DataFrame:
     if split not in LISTS:
         raise CorpusError(f"AudioSet has no list {split!r}, only {', '.join(LISTS)}")
     source, name, _ = LISTS[split]
-    return _segments(fetch(source, name), _names())
+    return read_segments(fetch(source, name), read_classes(fetch("audioset", CLASS_LIST)))
 
 
 def listed(split: str) -> tuple[ListedClip, ...]:
@@ -164,7 +103,7 @@ def listed(split: str) -> tuple[ListedClip, ...]:
 
     The first two are for training and have the split "train" here, the last has "evaluation".
     """
-    return _as_listed(segments(split).assign(split=LISTS[split][2]))
+    return listed_clips(segments(split).assign(split=LISTS[split][2]))
 
 
 def label_statistics(table: pd.DataFrame, names: dict[str, str]) -> LabelStatistics:
@@ -173,8 +112,8 @@ def label_statistics(table: pd.DataFrame, names: dict[str, str]) -> LabelStatist
     ``names``: identifier -> name, see read_classes.
     """
     together = co_occurrence(table["labels"].tolist(), tuple(names.values()))
-    counts = pd.Series({name: int(together.at[name, name]) for name in together.index}, dtype="int64")
-    return LabelStatistics(len(table), int(counts.sum()), counts.sort_values(ascending=False, kind="stable"))
+    counts = pd.Series(np.diag(together), together.index)
+    return LabelStatistics(len(table), counts.sum() / len(table), counts.sort_values(ascending=False, kind="stable"))
 
 
 def load_audioset(clips: str | Path | None = None, lists: str | Path | None = None, seed: int = 0) -> Corpus:
@@ -190,52 +129,44 @@ def load_audioset(clips: str | Path | None = None, lists: str | Path | None = No
     it was fetched before.
 
     The other clips are in ``Corpus.missing``, each with its reason. More than 1,000 of one split that are missing for
-    the same reason are one entry there; its id tells how many. The digest is over lists, seed and the clips here.
+    the same reason are one entry there, whose id says how many.
     """
-    table, names, paths = _lists_in_use(None if lists is None else Path(lists), seed)
+    table, names = _lists_in_use(None if lists is None else Path(lists), seed)
     media, folder = None if clips is None else Path(clips), home() / "clips" / "audioset"
-    asked = _asked_for(folder)
-    known = table["clip"].isin(asked)
-    if other := len(asked) - int(known.sum()):
+    recorded = _recorded(folder)
+    known = table["clip"].isin(recorded)
+    if other := len(recorded) - int(known.sum()):
         say(f"audioset: {other:,} clips that were fetched are in none of these lists and are left out")
     known |= table["video"].isin(_videos(media))
-    listed_here = _as_listed(table[known])  # two million clips that nothing is known about need no objects
-    found = corpus_of("audioset", tuple(names.values()), listed_here, folder, media=media)
-    here = {clip.id for clip in found.clips}
-    usable = corpus_of("audioset", found.classes, [clip for clip in listed_here if clip.id in here], folder)
-    contents = [hashlib.sha256(path.read_bytes()).hexdigest() for path in paths]
+    # Two million clips that nothing is known about need no objects.
+    found = corpus_of("audioset", tuple(names.values()), listed_clips(table[known]), folder, media=media)
     reason = f"{NOT_FETCHED}: avrepro data clips fetches it"
-    never = (MissingClip(*row, reason) for row in zip(table["clip"][~known], table["split"][~known], strict=True))
-    missing = _summarised(chain(found.missing, never))
-    return replace(found, missing=missing, digest=of_values([usable.digest, seed, contents]))
+    others = (MissingClip(*row, reason) for row in zip(table["clip"][~known], table["split"][~known], strict=True))
+    return replace(found, missing=_summarised(chain(found.missing, others)))
 
 
-def _lists_in_use(lists: Path | None, seed: int) -> tuple[pd.DataFrame, dict[str, str], list[Path]]:
-    """All clips with their splits, identifier -> name of the classes, and the files that they were read from."""
+def _lists_in_use(lists: Path | None, seed: int) -> tuple[pd.DataFrame, dict[str, str]]:
+    """All clips with their splits, and identifier -> name of the classes."""
     large = LISTS["unbalanced"][1]
     found = at_hand("audioset_unbalanced") if lists is None else (lists / large).is_file()
     training = "unbalanced" if found else "balanced"
-
-    def path_of(source: str, name: str) -> Path:
-        return fetch(source, name) if lists is None else lists / name
-
     own_classes = lists is not None and (lists / CLASS_LIST).is_file()
-    class_list = path_of("audioset", CLASS_LIST) if own_classes else fetch("audioset", CLASS_LIST)
-    names = read_classes(class_list)
-    parts = [LISTS[training], LISTS["evaluation"]]
-    paths = [path_of(source, name) for source, name, _ in parts]
-    tables = [_segments(path, names).assign(split=part[2]) for path, part in zip(paths, parts, strict=True)]
+    names = read_classes(lists / CLASS_LIST if lists and own_classes else fetch("audioset", CLASS_LIST))
+    tables = []
+    for source, name, split in (LISTS[training], LISTS["evaluation"]):
+        path = fetch(source, name) if lists is None else lists / name
+        tables.append(read_segments(path, names).assign(split=split))
     count = min(VALIDATION_CLIPS, max(1, round(VALIDATION_SHARE * len(tables[0]))))
     held_out = np.random.default_rng(seed).choice(len(tables[0]), count, replace=False)
     tables[0].iloc[held_out, tables[0].columns.get_loc("split")] = "validation"
     place = "avrepro data fetch audioset_unbalanced" if lists is None else f"put {large} into {lists}"
     hint = "" if found else f"; the paper's training list, the unbalanced one, is not here: {place}"
     say(f"audioset: the {training} list, {len(tables[0]):,} clips, of which {count:,} are for validation{hint}")
-    return pd.concat(tables, ignore_index=True), names, [*paths, class_list]
+    return pd.concat(tables, ignore_index=True), names
 
 
-def _asked_for(folder: Path) -> set[str]:
-    """Ids of the clips that something was found out about; what of it cannot be read, others tell."""
+def _recorded(folder: Path) -> set[str]:
+    """Ids of the clips that have a status; lines that cannot be read are reported by ``download``."""
     ids = set()
     with suppress(FileNotFoundError), (folder / "status.jsonl").open(encoding="utf-8", errors="replace") as lines:
         for line in lines:
@@ -252,34 +183,19 @@ def _videos(media: Path | None) -> set[str]:
 
 def _summarised(missing: Iterable[MissingClip]) -> tuple[MissingClip, ...]:
     """Clips one by one, in the order of their ids; or one entry where very many are missing for the same reason."""
-    kept: dict[tuple[str, str], list[MissingClip]] = {}
+    named: dict[tuple[str, str], list[MissingClip]] = defaultdict(list)
     counts: Counter[tuple[str, str]] = Counter()
     for clip in missing:
-        told = clip.reason.partition(":")[0]
-        group = clip.split, told if told in STATUSES else NOT_FETCHED
+        status = clip.reason.partition(":")[0]
+        group = clip.split, status if status in STATUSES else NOT_FETCHED
         counts[group] += 1
         if counts[group] <= MOST_MISSING:
-            kept.setdefault(group, []).append(clip)
+            named[group].append(clip)
     for (split, status), count in counts.items():
         if count > MOST_MISSING:
-            advice = "avrepro data clips fetches them" if status == NOT_FETCHED else "status.jsonl tells of each"
-            kept[split, status] = [MissingClip(f"{count:,} clips", split, f"{status}: {advice}")]
-    return tuple(sorted(chain.from_iterable(kept.values()), key=lambda clip: (clip.id, clip.split)))
-
-
-def _segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
-    if path.is_file() and path.stat().st_size > LONG_LIST:
-        say(f"reading {path}: two million clips, about half a minute and 1 GB of memory")
-    return read_segments(path, names)
-
-
-def _as_listed(table: pd.DataFrame) -> tuple[ListedClip, ...]:
-    columns = ["clip", "video", "start", "end", "split", "labels"]
-    return tuple(ListedClip(*row) for row in table[columns].itertuples(index=False, name=None))
-
-
-def _names() -> dict[str, str]:
-    return read_classes(fetch("audioset", CLASS_LIST))
+            advice = "avrepro data clips fetches them" if status == NOT_FETCHED else "see status.jsonl"
+            named[split, status] = [MissingClip(f"{count:,} clips", split, f"{status}: {advice}")]
+    return tuple(sorted(chain.from_iterable(named.values()), key=lambda clip: (clip.id, clip.split)))
 
 
 def _named(text: str, names: dict[str, str]) -> tuple[str, ...]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+
+from avrepro.recipes import digest
 
 SPLITS = ("train", "validation", "test", "evaluation")
 
@@ -23,6 +25,7 @@ class Clip:
     path: Path
     split: str  # one of SPLITS
     labels: tuple[str, ...]  # names out of Corpus.classes
+    sources: tuple[str, ...] = ()  # what it is made of and may share with other clips; (): nothing but itself
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,13 @@ class Corpus:
     classes: tuple[str, ...]
     clips: tuple[Clip, ...]
     missing: tuple[MissingClip, ...]
-    digest: str  # SHA-256 over what the clips are: lists, labels, and the world or files they come from
+    digest: str  # SHA-256 over names of classes and over ids, splits, labels and content of clips, or a recipe's key
     strong: Path | None = None  # folder with the planted truth (evaluation only); demo world, paired
+    sound_digest: str = ""  # the same for all demo worlds whose clips differ in their pictures alone
+
+    def identity(self, modalities: Sequence[str]) -> str:
+        """Digest of what a system that uses some modalities ("audio", "video") gets of the clips."""
+        return self.sound_digest if self.sound_digest and tuple(modalities) == ("audio",) else self.digest
 
     def split(self, name: str) -> Corpus:
         """The same corpus with the clips of one split alone."""
@@ -66,13 +74,10 @@ class Corpus:
         )
 
     def without(self, reasons: Mapping[str, str]) -> Corpus:
-        """The corpus less some clips, clip id -> reason; they are kept in ``missing``."""
-        return replace(
-            self,
-            clips=tuple(clip for clip in self.clips if clip.id not in reasons),
-            missing=self.missing
-            + tuple(MissingClip(clip.id, clip.split, reasons[clip.id]) for clip in self.clips if clip.id in reasons),
-        )
+        """The corpus without some clips, clip id -> reason; those are listed in ``missing``."""
+        missing = [MissingClip(clip.id, clip.split, reasons[clip.id]) for clip in self.clips if clip.id in reasons]
+        clips = tuple(clip for clip in self.clips if clip.id not in reasons)
+        return replace(self, clips=clips, missing=(*self.missing, *missing))
 
     def targets(self) -> np.ndarray:
         """Weak labels, bool [clips, classes]."""
@@ -81,3 +86,9 @@ class Corpus:
         for row, clip in enumerate(self.clips):
             targets[row, [column[label] for label in clip.labels]] = True
         return targets
+
+
+def clips_digest(classes: Sequence[str], clips: Iterable[tuple[str, str, Sequence[str], str]]) -> str:
+    """SHA-256 (hex) over class names in order and, in any order, clips: id, split, labels, digest of the content."""
+    rows = sorted([name, split, sorted(labels), content] for name, split, labels, content in clips)
+    return digest([list(classes), rows])

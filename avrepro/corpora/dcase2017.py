@@ -14,7 +14,7 @@ import pandas as pd
 
 from avrepro.corpora.base import Corpus, CorpusError, ListedClip
 from avrepro.corpora.download import corpus_of
-from avrepro.corpora.tables import as_seconds, check, read_table
+from avrepro.corpora.tables import as_seconds, check, listed_clips, read_table
 from avrepro.fetch import fetch
 from avrepro.home import home
 
@@ -53,23 +53,11 @@ CLIP = rf"{VIDEO}_\d+\.\d{{3}}_\d+\.\d{{3}}"  # video, start and end in seconds;
 EVENT = ("clip", "start", "end", "label")
 
 
-def canonical(name: str) -> str:
-    """A class as the ground truth spells it; two of the names also go about in a shorter form.
-
-    Raises CorpusError for any other name.
-    """
-    name = SHORT_NAMES.get(name, name)
-    if name not in CLASSES:
-        raise CorpusError(f"unknown class {name!r}; expected one of {' | '.join(CLASSES)}")
-    return name
-
-
 def read_list(path: Path) -> pd.DataFrame:
     """An official list of clips (video,start,end,"names","identifiers"), one row a clip in the file's order.
 
     Columns: clip (str), video (str), start, end (float64, s in the video), labels (tuples of CLASSES). Raises
-    CorpusError for a line that is not of that form, an unknown class, names and identifiers that do not say the
-    same, and a clip that is listed twice.
+    CorpusError for a line of another form, names and identifiers that disagree, and a clip that is listed twice.
     """
     table = read_table(path, ("video", "start", "end", "names", "identifiers"))
     clip = (table["video"] + "_" + table["start"] + "_" + table["end"]).rename("clip")
@@ -92,7 +80,7 @@ def read_weak(path: Path) -> pd.DataFrame:
     """Official weak labels (clip.wav, start, end, class; tabs between), one row a label in the file's order.
 
     Columns: clip (str, without ".wav"), start, end (float64, s in the video), label (category of CLASSES). Raises
-    CorpusError for a line that is not of that form, an unknown class, and a label that is listed twice.
+    CorpusError for a line of another form, and a label that is listed twice.
     """
     table = _events(path)
     check(path, table["start"] < table["end"], "an end after the start", table)
@@ -104,12 +92,10 @@ def read_strong(path: Path) -> pd.DataFrame:
     """Official times of events (clip.wav, onset, offset, class; tabs between), one row an event, in the file's order.
 
     Columns: clip (str, without ".wav"), onset, offset (float64, s in the clip), label (category of CLASSES), timed
-    (bool). Rows with onset and offset 0 are kept, with ``timed`` False: their class is among the weak labels of the
-    clip, but no time is given for it. The testing list has 36 of them (for one of these, another row does give a
-    time), the evaluation list 150. Why, the lists do not say; the official evaluator's reader leaves rows that end
-    at 0 out and counts their clips.
-
-    Raises CorpusError for a line that is not of that form, an unknown class, and an event that does not last.
+    (bool). ``timed`` is False where onset and offset are 0: the class is among the weak labels of the clip, but no time
+    is given for it. The testing list has 36 such rows (for one of these, another row does give a time), the evaluation
+    list 150. Why, the lists do not say; the official evaluator's reader leaves rows that end at 0 out and counts their
+    clips. Raises CorpusError for a line of another form, and an event that does not last.
     """
     table = _events(path).rename(columns={"start": "onset", "end": "offset"})
     timed = table["onset"] < table["offset"]
@@ -120,9 +106,8 @@ def read_strong(path: Path) -> pd.DataFrame:
 def read_predictions(path: Path) -> pd.DataFrame:
     """A file of predictions in the official form (as weak labels), one row a predicted label, in the file's order.
 
-    A line without a class says that nothing is predicted for its clip. Times are left out, as they do not count.
-    Columns: clip (str, without ".wav"), label (str; "" where nothing is predicted). The label need not be one of the
-    17 classes: the official evaluator counts others as false alarms. CorpusError for a line of another form.
+    Columns: clip (str, without ".wav"), label (str; "" where nothing is predicted for the clip). The label need not be
+    one of the 17 classes: the official evaluator counts others as false alarms. CorpusError for a line of another form.
     """
     table = read_table(path, EVENT, sep="\t", optional=EVENT[1:])
     check(path, (table["start"] == "") == (table["end"] == ""), "start and end, or neither", table)
@@ -158,8 +143,8 @@ def as_matrix(rows: pd.DataFrame, clips: Sequence[str], classes: Sequence[str] =
 def validation_clips(targets: np.ndarray, count: int | None = None, seed: int = 0) -> np.ndarray:
     """Draw the validation set: as many clips of every class as can be had, where the training list has 139 : 1.
 
-    Li et al. (2017, section 3.1) "reserved 1,142 clips from the training set to make a balanced validation set"; which
-    clips, and how they were chosen, is not told. Here one clip after the other is drawn for the class that has the
+    Li et al. (2017, section 3.1) "reserved 1,142 clips from the training set to make a balanced validation set"; they
+    do not say which clips, nor how they were chosen. Here one clip after the other is drawn for the class that has the
     fewest so far (of equals, for the rarest in the list), at random among its clips that bring along the fewest
     labels of classes that are ahead of it. So the classes rise together, and clips with several labels stay in: 1.23
     labels a clip, where the testing list has 1.24 and the evaluation list 1.22.
@@ -215,8 +200,7 @@ def listed(seed: int = 0, lists: str | Path | None = None) -> tuple[ListedClip, 
             evaluation.assign(split="evaluation", video=evaluation["clip"].str[:11]),
         ]
     )
-    columns = ["clip", "video", "start", "end", "split", "labels"]
-    return tuple(ListedClip(*row) for row in table[columns].itertuples(index=False, name=None))
+    return listed_clips(table)
 
 
 def _places(column: pd.Series, names: Sequence[str], what: str) -> np.ndarray:

@@ -10,8 +10,7 @@ import errno
 import json
 import os
 import shutil
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -24,10 +23,9 @@ from typing import Literal
 import pandas as pd
 from filelock import FileLock, Timeout
 
-from avrepro.corpora.base import Clip, Corpus, CorpusError, ListedClip, MissingClip
-from avrepro.corpora.youtube import SOURCE, Pace, Stopped, fetch_clip, watch_address
+from avrepro.corpora.base import Clip, Corpus, CorpusError, ListedClip, MissingClip, clips_digest
+from avrepro.corpora.youtube import SOURCE, RateLimiter, Stopped, fetch_clip, watch_address
 from avrepro.cutting import Unusable, examine
-from avrepro.digests import of_values
 from avrepro.media import MediaError, stream_digest
 from avrepro.progress import say, track
 
@@ -69,21 +67,21 @@ def collect(
     retry: bool = False,
     address: Callable[[ListedClip], str] = watch_address,
     cookies: Path | None = None,
-    pace: Pace | None = None,
+    limiter: RateLimiter | None = None,
 ) -> pd.DataFrame:
-    """Make the listed clips usable, as far as they can be had, and tell of every one what became of it.
+    """Make the listed clips usable, as far as they can be had, and record of every one what became of it.
 
     Parameters
     ----------
     folder: holds the status file, and the clips as ``<id>.mp4`` where they are downloaded.
-    media: a folder of clips held already. They are found by name below it (``find_files``), examined, and used
-        where they lie: nothing in it is changed, nothing is downloaded.
+    media: a folder of clips that are there already. They are found by name below it (``find_files``), examined, and
+        used where they lie: nothing in it is changed, nothing is downloaded.
     jobs: clips at a time.
     retry: ask again for what was found unavailable, private, silent, without pictures or too short. Errors are
         always tried again; clips that are ok and still there never are.
     address: where a clip's video is.
     cookies: a browser's cookies (Netscape format) for yt-dlp, for when YouTube wants to see a signed-in reader.
-    pace: how long to pause when the server limits requests.
+    limiter: how long to pause when the server limits requests.
 
     Returns ``statuses(listed, folder)``. Raises CorpusError where the list, ``media`` or ``folder`` cannot be used,
     where another run is collecting into ``folder``, and where yt-dlp is needed and missing. What fails for one
@@ -91,14 +89,10 @@ def collect(
     """
     _check_list(listed)
     folder.mkdir(parents=True, exist_ok=True)
-    pace = pace or Pace()
+    limiter = limiter or RateLimiter()
     try:
         with FileLock(folder / ".lock", timeout=0):
-            for left in folder.glob(f"{SOURCE}*"):  # by a run that was killed
-                shutil.rmtree(left, ignore_errors=True)
-            for left in folder.glob(".partial-*"):
-                left.unlink()
-            _mend(folder / "status.jsonl")
+            _tidy(folder)
             rows = _read(folder)
             if media is None:
                 todo = [clip for clip in listed if not _settled(rows.get(clip.id), folder, retry)]
@@ -107,17 +101,15 @@ def collect(
                         "yt-dlp is not installed, which downloads the clips: pip install -U 'yt-dlp[default,deno]'; "
                         "or give a folder that holds them (media)"
                     )
-                work = partial(_download, folder=folder, pace=pace, address=address, cookies=cookies)
+                work = partial(_download, folder=folder, limiter=limiter, address=address, cookies=cookies)
             else:
                 files = find_files(listed, media)
-                todo = [
-                    clip
-                    for clip in listed
-                    if clip.id in files
-                    and not ((row := rows.get(clip.id)) and row.file == str(files[clip.id]) and row.present(folder))
-                ]
+                as_before = {
+                    clip for clip, row in rows.items() if row.file == str(files.get(clip)) and row.present(folder)
+                }
+                todo = [clip for clip in listed if clip.id in files and clip.id not in as_before]
                 work = partial(_examine_file, files=files)
-            _work_off(todo, work, folder, jobs, pace)
+            _work_off(todo, work, folder, jobs, limiter)
     except Timeout:
         raise CorpusError(f"{folder}: another run is collecting clips here; wait for it or end it") from None
     except OSError as error:
@@ -148,7 +140,6 @@ def corpus_of(
     """The listed clips that are usable as they lie in ``folder``, by id; the others are ``missing``, with the reason.
 
     Where ``media`` is given, the clips in it are examined first (see ``collect``). Nothing is downloaded.
-    The digest is over ids, splits, labels and, of usable clips, the encoded sound and pictures.
     """
     _check_list(listed)
     if media is not None:
@@ -156,30 +147,16 @@ def corpus_of(
     rows = _read(folder)
     clips: list[Clip] = []
     missing: list[MissingClip] = []
-    parts = []
+    contents = []
     for clip in sorted(listed, key=lambda clip: clip.id):
         row = _now(clip, rows, folder)
         if row.status == "ok":
-            clips.append(Clip(id=clip.id, path=folder / row.file, split=clip.split, labels=clip.labels))
+            clips.append(Clip(clip.id, folder / row.file, clip.split, clip.labels, sources=(clip.video,)))
+            contents.append((clip.id, clip.split, clip.labels, row.digest))
         else:
             reason = row.reason if row.status == NOT_FETCHED else f"{row.status}: {row.reason}"
             missing.append(MissingClip(clip.id, clip.split, reason))
-        parts.append([clip.id, clip.split, sorted(clip.labels), row.digest if row.status == "ok" else "missing"])
-    return Corpus(name, tuple(classes), tuple(clips), tuple(missing), of_values([list(classes), parts]))
-
-
-def missing_by_class(classes: Sequence[str], listed: Sequence[ListedClip], table: pd.DataFrame) -> pd.DataFrame:
-    """How many clips of each class are listed, and how many have each status: int [classes, 2 + statuses].
-
-    ``table`` comes from ``collect`` or ``statuses``. A clip with several labels counts in each of its classes.
-    """
-    status = dict(zip(table["id"], table["status"], strict=True))
-    counts = Counter((label, status.get(clip.id, NOT_FETCHED)) for clip in listed for label in clip.labels)
-    columns = [*STATUSES, NOT_FETCHED]
-    index = pd.Index(classes, name="class")
-    found = pd.DataFrame([[counts[name, one] for one in columns] for name in classes], index=index, columns=columns)
-    found.insert(0, "listed", found.sum(axis=1))
-    return found
+    return Corpus(name, tuple(classes), tuple(clips), tuple(missing), clips_digest(classes, contents))
 
 
 def find_files(listed: Sequence[ListedClip], media: Path) -> dict[str, Path]:
@@ -195,8 +172,8 @@ def find_files(listed: Sequence[ListedClip], media: Path) -> dict[str, Path]:
         folders.sort()
         for path in (Path(place, name) for name in sorted(names)):
             suffix = path.suffix.lower()
-            held = present.get(path.stem)
-            if suffix in SUFFIXES and (held is None or SUFFIXES.index(suffix) < SUFFIXES.index(held.suffix.lower())):
+            other = present.get(path.stem)
+            if suffix in SUFFIXES and (not other or SUFFIXES.index(suffix) < SUFFIXES.index(other.suffix.lower())):
                 present[path.stem] = path
     videos = pd.Series([clip.video for clip in listed]).value_counts()
     found = {}
@@ -204,10 +181,9 @@ def find_files(listed: Sequence[ListedClip], media: Path) -> dict[str, Path]:
         stems = [f"{clip.video}_{clip.start:.3f}_{clip.end:.3f}", f"{clip.video}_{clip.start:.3f}"]
         if videos[clip.video] == 1:
             stems.append(clip.video)
-        for stem in (prefix + stem for stem in stems for prefix in ("", "Y")):
-            if stem in present:
-                found[clip.id] = present[stem]
-                break
+        paths = [present[y + stem] for stem in stems for y in ("", "Y") if y + stem in present]
+        if paths:
+            found[clip.id] = paths[0]
     return found
 
 
@@ -230,19 +206,19 @@ def _settled(row: Status | None, folder: Path, retry: bool) -> bool:
 
 def _now(clip: ListedClip, rows: Mapping[str, Status], folder: Path) -> Status:
     row = rows.get(clip.id)
-    if row is None:
-        return Status(clip.id, clip.split, NOT_FETCHED, "not fetched: avrepro data clips fetches it")
-    if row.status == "ok" and not row.present(folder):
+    if row is not None and (row.status != "ok" or row.present(folder)):
+        return replace(row, split=clip.split)  # a list may be split anew since
+    reason = "not fetched: avrepro data clips fetches it"
+    if row is not None:
         reason = f"{folder / row.file} is gone or has changed since; run avrepro data clips again"
-        return Status(clip.id, clip.split, NOT_FETCHED, reason)
-    return replace(row, split=clip.split)  # a list may be split anew since
+    return Status(clip.id, clip.split, NOT_FETCHED, reason)
 
 
 def _download(
-    clip: ListedClip, *, folder: Path, pace: Pace, address: Callable[[ListedClip], str], cookies: Path | None
+    clip: ListedClip, *, folder: Path, limiter: RateLimiter, address: Callable[[ListedClip], str], cookies: Path | None
 ) -> Status:
     target = folder / f"{clip.id}.mp4"
-    return _status(clip, "download", target, target.name, lambda: fetch_clip(clip, target, pace, address, cookies))
+    return _status(clip, "download", target, target.name, lambda: fetch_clip(clip, target, limiter, address, cookies))
 
 
 def _examine_file(clip: ListedClip, *, files: Mapping[str, Path]) -> Status:
@@ -263,22 +239,20 @@ def _status(
         row = replace(row, status=error.status, reason=error.reason)
     except MediaError as error:
         row = replace(row, reason=error.reason)
-    except Stopped:
-        raise
     except Exception as error:  # one bad clip stops nothing
-        if getattr(error, "errno", None) in STOPPING:
+        if isinstance(error, Stopped) or getattr(error, "errno", None) in STOPPING:
             raise
         row = replace(row, reason=f"{type(error).__name__}: {error}")
     return replace(row, time=datetime.now(UTC).isoformat(timespec="seconds"))
 
 
 def _work_off(
-    todo: Sequence[ListedClip], work: Callable[[ListedClip], Status], folder: Path, jobs: int, pace: Pace
+    todo: Sequence[ListedClip], work: Callable[[ListedClip], Status], folder: Path, jobs: int, limiter: RateLimiter
 ) -> None:
     """Append a row for each clip as soon as it is done."""
     if not todo:
         return
-    pace.stop.clear()
+    limiter.stop.clear()
     pool = ThreadPoolExecutor(jobs)
     # one write a line, at the end wherever that is by then
     file = os.open(folder / "status.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
@@ -287,32 +261,34 @@ def _work_off(
         for future in track(as_completed(futures), "collecting clips", total=len(todo)):
             os.write(file, (json.dumps(asdict(future.result()), ensure_ascii=False) + "\n").encode())
     finally:
-        pace.stop.set()  # whoever pauses need not sit it out
+        limiter.stop.set()  # whoever pauses need not sit it out
         pool.shutdown(cancel_futures=True)
         os.close(file)
 
 
-def _mend(path: Path) -> None:
-    """Take away a last line that a kill or a full disk left half-written."""
-    if path.is_file():
-        whole = path.read_bytes().rpartition(b"\n")
-        if whole[2]:
-            with path.open("r+b") as file:
-                file.truncate(len(whole[0]) + len(whole[1]))
+def _tidy(folder: Path) -> None:
+    """Take away what a killed run was writing: whole videos, clips, and half of a last line."""
+    for left in folder.glob(f"{SOURCE}*"):
+        shutil.rmtree(left, ignore_errors=True)
+    for left in folder.glob(".partial-*"):
+        left.unlink()
+    path = folder / "status.jsonl"
+    if path.is_file() and (content := path.read_bytes()) and not content.endswith(b"\n"):
+        with path.open("r+b") as file:
+            file.truncate(content.rfind(b"\n") + 1)
 
 
 def _read(folder: Path) -> dict[str, Status]:
     """The last row of each clip."""
-    return {row.id: row for row in _lines(folder / "status.jsonl")}
-
-
-def _lines(path: Path) -> Iterator[Status]:
-    if not path.is_file():
-        return
-    lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    for number, line in enumerate(lines[:-1], 1):  # what follows the last line break is half a line
-        try:
-            yield Status(**json.loads(line))
-        except (ValueError, TypeError) as error:
-            reason = f"not a row of statuses ({error}); take the line out"
-            raise CorpusError(f"{path}, line {number}: {reason}") from error
+    path = folder / "status.jsonl"
+    rows: dict[str, Status] = {}
+    if path.is_file():
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        for number, line in enumerate(lines[:-1], 1):  # what follows the last line break is half a line
+            try:
+                row = Status(**json.loads(line))
+            except (ValueError, TypeError) as error:
+                reason = f"not a row of statuses ({error}); take the line out"
+                raise CorpusError(f"{path}, line {number}: {reason}") from error
+            rows[row.id] = row
+    return rows

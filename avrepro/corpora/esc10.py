@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from avrepro import digests
-from avrepro.corpora.base import Clip, Corpus, CorpusError
+from avrepro.corpora.base import Clip, Corpus, CorpusError, clips_digest
+from avrepro.recipes import file_digest
 
 DURATION = 5.0  # s
 FOLDS = 5
@@ -16,7 +16,7 @@ FOLDS = 5
 def load_esc10(folder: str | Path | None = None) -> Corpus:
     """The recordings under ``folder`` (default: fetched), one subfolder a class, every clip in split ``test``.
 
-    Who trains and who is tested is told by :func:`folds`, not by splits: every clip is tested once.
+    Not splits but :func:`folds` say who trains and who is tested: every clip is tested once.
 
     Raises CorpusError where the folder holds no recordings, or one without a fold in its name.
     """
@@ -33,7 +33,7 @@ def load_esc10(folder: str | Path | None = None) -> Corpus:
             raise CorpusError(f"{path}: expected a name that begins with its fold, as 3-148330-A.ogg")
     classes = tuple(sorted({path.parent.name for path in paths}))
     clips = tuple(Clip(f"{path.parent.name}/{path.stem}", path, "test", (path.parent.name,)) for path in paths)
-    digest = digests.of_values([[clip.id, digests.of_files([clip.path], clip.path.parent)] for clip in clips])
+    digest = clips_digest(classes, [(clip.id, clip.split, clip.labels, file_digest(clip.path)) for clip in clips])
     return Corpus("esc10", classes, clips, (), digest)
 
 

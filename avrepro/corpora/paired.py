@@ -1,67 +1,63 @@
 """Real sounds and real photographs by class, rendered to clips: what a table of them (a manifest) becomes.
 
 A manifest is a CSV file with a row an item: ``path`` (or ``name``; within its folder), ``label``, ``modality`` (audio
-or image) and, where wanted, ``group`` (what comes from the same source shares one; by default each item is its own) and
-``strict`` (1, the default, or 0 for a label that is no person's or is a stand-in). Other columns are left alone;
-``data_manifests/paired.csv`` has the public source and licence of each of its items.
+or image) and, where wanted, ``group`` (what comes from the same source shares one; by default each item is its own),
+``strict`` (1, the default, or 0 for a label that is no person's or is a stand-in) and ``sha256``. Other columns are
+left alone; ``data_manifests/paired.csv`` has the public source and licence of each of its items.
 
 Sound events, the corpus's classes, are the labels with at least three groups of recordings, so that each split has
 some; recordings of other labels ("Car passing by" in ``paired.csv`` has two groups) are left out. Photographs of any
 label are shown, of others than the events as distraction alone (Bicycle and "Car passing by"); an event without
-photographs (Screaming) is heard over other pictures. A label is the manifest's word for an item and no more: a Train
+photographs (Screaming) sounds over other pictures. A label is the manifest's word for an item and no more: a Train
 horn is not a Train too.
 
 No group is in two splits, whatever its labels and kinds, and each event has recordings in every split (where groups
-with several labels forbid it, that is told). Recordings and photographs are used up to three times within their split:
-its clips are not independent of each other, and intervals that take them to be are too narrow. What a clip is made of
-stands in ``paired_render``.
+with several labels forbid it, a message says so). Recordings and photographs are used up to three times within their
+split: its clips are not independent of each other, and intervals that take them to be are too narrow. ``Clip.sources``
+are the groups of a clip's recordings, and of its photographs of its own labels (not those of distractions). What a
+clip is made of stands in ``paired_render``.
 
-A corpus lies in ``home()/corpora/paired-<digest>/``::
+Beside the clips (see ``rendered``) lie::
 
-    clips/<id>.mp4
     truth/items.parquet clip, modality, item, label, start, end (s), snr_db (recordings), distraction (photographs of
                         no label of the clip), zoom_from, zoom_to, x_from, x_to, y_from, y_to (photographs, see Shot)
     left_out.csv        item, reason: damaged or silent files, recordings of labels with too few groups
-    corpus.json         the listing; written last, so a folder that has it is complete
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
 from functools import partial
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
-from avrepro import digests
 from avrepro.corpora.base import Clip, Corpus, CorpusError
-from avrepro.corpora.paired_items import SHARES, Item, find_events, read_items, read_rows, split_groups
+from avrepro.corpora.paired_items import SHARES, Item, find_events, read_items, read_manifest, split_groups
 from avrepro.corpora.paired_render import Plan, examine, plan_split, render
-from avrepro.files import atomic
-from avrepro.home import home
+from avrepro.corpora.rendered import intact, load_rendered, render_clips, write_csv, write_listing, write_parquet
 from avrepro.manifests import manifest_path
 from avrepro.progress import say, track
+from avrepro.recipes import Recipe, digest
 
-LIBRARIES = ("av", "numpy", "opencv-contrib-python-headless", "pillow", "soxr")
+PAIRED_VERSION = 1  # raised by hand whenever the same items give other clips
+CLIPS_PER_CLASS = 60
+
+AnyPath = str | os.PathLike[str]
 
 
 def load_paired(
-    folder: str | os.PathLike[str] | None = None,
-    manifest: str | os.PathLike[str] | None = None,
+    folder: AnyPath | None = None,
+    manifest: AnyPath | None = None,
     *,
     seed: int = 0,
     strict: bool = False,
-    clips_per_class: int = 60,
+    clips_per_class: int = CLIPS_PER_CLASS,
     jobs: int | None = None,
 ) -> Corpus:
     """Clips of real sounds and photographs, rendered first where they are not yet (whole or in part) in the cache.
@@ -80,39 +76,33 @@ def load_paired(
     Items that do not decode are left out and listed in ``left_out.csv``. Raises CorpusError, listing the offending
     rows, where the manifest is wrong or names files that are not there, and where it leaves nothing to render.
     """
-    if clips_per_class < 1:
-        raise CorpusError(f"clips_per_class is 1 or more, found {clips_per_class}")
-    if seed < 0:
-        raise CorpusError(f"a seed is 0 or more, found {seed}")
-    if manifest is not None:
-        table = Path(manifest)
-    else:
-        table = manifest_path("paired.csv") if folder is None else Path(folder) / "manifest.csv"
-    if folder is not None:
-        place = Path(folder)
-    else:
-        place = published_folder(table) if manifest is None else table.parent
-    items = read_items(place, table, strict)
-    digest = paired_digest(items, seed, clips_per_class)
-    kept = home() / "corpora" / f"paired-{digest[:12]}"
-    corpus = _read(kept, digest)
-    if corpus is None:
-        kept.mkdir(parents=True, exist_ok=True)
-        with FileLock(kept / ".lock"):  # a second process waits, and then finds the clips made
-            corpus = _read(kept, digest)
-            if corpus is None:
-                _make(kept, place, items, seed, clips_per_class, jobs or os.cpu_count() or 1, digest)
-                corpus = _read(kept, digest)
-    if corpus is None:
-        raise CorpusError(f"{kept} changed while it was made; delete it and load the corpus again")
-    return corpus
+    table, place = _table_and_folder(folder, manifest)
+    place = place or published_folder(table)
+    items = read_items(table, place, strict)
+    recipe = _recipe(items, seed, strict, clips_per_class)
+    return load_rendered("paired", recipe, partial(_make, recipe=recipe, place=place, items=items, jobs=jobs))
+
+
+def paired_recipe(
+    folder: AnyPath | None = None,
+    manifest: AnyPath | None = None,
+    *,
+    seed: int = 0,
+    strict: bool = False,
+    clips_per_class: int = CLIPS_PER_CLASS,
+) -> Recipe:
+    """What decides the clips, with the parameters of :func:`load_paired`, wherever the items lie.
+
+    Those of data_manifests/paired.csv need not be at hand.
+    """
+    return _recipe(read_items(*_table_and_folder(folder, manifest), strict), seed, strict, clips_per_class)
 
 
 def published_folder(table: Path) -> Path:
     """Folder of the items of data_manifests/paired.csv, found by the first of them."""
     from avrepro.fetch import find
 
-    path = read_rows(table)[0][1]["path"]
+    path = read_manifest(table)[0][1]["path"]
     found = find("paired", path)
     if found is None:
         raise CorpusError(
@@ -123,47 +113,26 @@ def published_folder(table: Path) -> Path:
     return found.parents[len(Path(path).parts) - 1]
 
 
-def paired_digest(items: Sequence[Item], seed: int, clips_per_class: int) -> str:
-    """SHA-256 (hex) over all that decides the clips, wherever the items lie."""
-    return digests.of_values(
-        {
-            "items": [list(astuple(item)) for item in items],
-            "seed": seed,
-            "clips_per_class": clips_per_class,
-            "code": digests.code(
-                "corpora/paired.py", "corpora/paired_items.py", "corpora/paired_render.py", "encode.py", "media.py"
-            ),
-            "libraries": {library: version(library) for library in LIBRARIES},
-        }
-    )
+def _table_and_folder(folder: AnyPath | None, manifest: AnyPath | None) -> tuple[Path, Path | None]:
+    """The manifest, and where its items are; None for those of data_manifests/paired.csv."""
+    if manifest is None:
+        return (manifest_path("paired.csv"), None) if folder is None else (Path(folder) / "manifest.csv", Path(folder))
+    return Path(manifest), Path(manifest).parent if folder is None else Path(folder)
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    """Bytes of the clips that are there whole."""
-    with os.scandir(folder) as entries:
-        return {Path(one.name).stem: one.stat().st_size for one in entries if not one.name.startswith(".")}
+def _recipe(items: Sequence[Item], seed: int, strict: bool, clips_per_class: int) -> Recipe:
+    if clips_per_class < 1:
+        raise CorpusError(f"clips_per_class is 1 or more, found {clips_per_class}")
+    if seed < 0:
+        raise CorpusError(f"a seed is 0 or more, found {seed}")
+    settings = {"seed": seed, "clips_per_class": clips_per_class, "strict": strict}
+    return Recipe("corpus/paired", PAIRED_VERSION, settings, data=digest([list(astuple(item)) for item in items]))
 
 
-def _read(kept: Path, digest: str) -> Corpus | None:
-    """The corpus that lies in ``kept``, None if any clip of it is not there as it was made."""
-    listing = kept / "corpus.json"
-    if not listing.is_file() or not (kept / "clips").is_dir():
-        return None
-    told, there = json.loads(listing.read_text("utf-8")), _sizes(kept / "clips")
-    if any(there.get(clip["id"]) != clip["bytes"] for clip in told["clips"]):
-        return None
-    clips = tuple(
-        Clip(clip["id"], kept / "clips" / f"{clip['id']}.mp4", clip["split"], tuple(clip["labels"]))
-        for clip in told["clips"]
-    )
-    return Corpus("paired", tuple(told["classes"]), clips, (), digest, strong=kept / "truth")
-
-
-def _make(
-    kept: Path, folder: Path, items: Sequence[Item], seed: int, clips_per_class: int, jobs: int, digest: str
-) -> None:
+def _make(folder: Path, recipe: Recipe, place: Path, items: Sequence[Item], jobs: int | None) -> None:
+    jobs = jobs or os.cpu_count() or 1
     with ThreadPoolExecutor(jobs) as pool:
-        examined = pool.map(lambda item: examine(folder / item.path, item.modality), items)
+        examined = pool.map(lambda item: examine(place / item.path, item.modality), items)
         findings = list(track(examined, "checking recordings and photographs", total=len(items), unit="files"))
     left_out = [(item.path, reason) for item, (_, reason) in zip(items, findings, strict=True) if reason]
     seconds = {item.path: length for item, (length, reason) in zip(items, findings, strict=True) if not reason}
@@ -176,22 +145,18 @@ def _make(
         say(f"paired: {reason}")
         left_out += [(item.path, reason) for item in usable if item.modality == "audio" and item.label == label]
     if not classes:
-        raise CorpusError(f"{folder}: no label has {len(SHARES)} groups of recordings that can be used: {left_out[:3]}")
+        raise CorpusError(f"{place}: no label has {len(SHARES)} groups of recordings that can be used: {left_out[:3]}")
 
-    plans = plan_clips(usable, seconds, classes, seed, clips_per_class)
+    plans = plan_clips(usable, seconds, classes, recipe.settings["seed"], recipe.settings["clips_per_class"])
     for split in SHARES:
         lacking = set(classes) - {label for plan in plans if plan.split == split for label in plan.labels}
         if lacking:
             say(f"paired: no clip in {split} for want of groups: {', '.join(sorted(lacking))}")
-    _render_all(kept, folder, plans, jobs)
-    _write_truth(kept / "truth" / "items.parquet", plans)
-    with atomic(kept / "left_out.csv") as temporary, temporary.open("w", encoding="utf-8", newline="") as handle:
-        csv.writer(handle, lineterminator="\n").writerows([("item", "reason"), *left_out])
-    sizes = _sizes(kept / "clips")
-    listing = [{"id": p.clip, "split": p.split, "labels": p.labels, "bytes": sizes[p.clip]} for p in plans]
-    with atomic(kept / "corpus.json") as temporary:
-        told = {"digest": digest, "classes": classes, "clips": listing}
-        temporary.write_text(json.dumps(told, ensure_ascii=False), "utf-8")
+    one = partial(render, folder=place, clips=folder / "clips")
+    render_clips(folder, plans, intact(folder), one, jobs, "paired clips")
+    _write_truth(folder / "truth" / "items.parquet", plans)
+    write_csv(folder / "left_out.csv", ("item", "reason"), left_out)
+    write_listing(folder, recipe, classes, clips_of(plans, items, folder / "clips"))
 
 
 def plan_clips(
@@ -218,36 +183,15 @@ def plan_clips(
     return plans
 
 
-def _render_all(kept: Path, folder: Path, plans: Sequence[Plan], jobs: int) -> None:
-    """Render what is not there: a clip that has its name is whole, unless it has changed since it was listed."""
-    clips, listing = kept / "clips", kept / "corpus.json"
-    clips.mkdir(exist_ok=True)
-    there = _sizes(clips)
-    if listing.is_file():
-        listed = {clip["id"]: clip["bytes"] for clip in json.loads(listing.read_text("utf-8"))["clips"]}
-        there = {clip: size for clip, size in there.items() if listed.get(clip) == size}
-    todo = [plan for plan in plans if plan.clip not in there]
-    say(f"paired: {len(todo)} of {len(plans)} clips to render into {kept}")
-    one = partial(render, folder=folder, clips=clips)
-    for _ in track(_in_processes(one, todo, min(jobs, len(todo))), "rendering paired clips", total=len(todo)):
-        pass
-    for leftover in clips.glob(".*"):  # what a killed process was writing
-        leftover.unlink()
-
-
-def _in_processes(function: Callable[[Plan], str], plans: Sequence[Plan], jobs: int) -> Iterator[str]:
-    """Results in order, from ``jobs`` processes (spawned: a forked one may inherit a held lock)."""
-    if jobs <= 1:
-        yield from map(function, plans)
-        return
-    with ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_one_thread) as pool:
-        yield from pool.map(function, plans, chunksize=4)
-
-
-def _one_thread() -> None:
-    import cv2
-
-    cv2.setNumThreads(1)  # the processes share the processors already
+def clips_of(plans: Sequence[Plan], items: Sequence[Item], folder: Path) -> list[Clip]:
+    """The clips that plans become in ``folder``, with their sources."""
+    group_of = {item.path: item.group for item in items}
+    clips = []
+    for plan in plans:
+        shown = [shot.item for shot in plan.shots if shot.label in plan.labels]
+        sources = tuple(sorted({group_of[path] for path in [*shown, *(sound.item for sound in plan.sounds)]}))
+        clips.append(Clip(plan.clip, folder / f"{plan.clip}.mp4", plan.split, plan.labels, sources))
+    return clips
 
 
 def _write_truth(path: Path, plans: Sequence[Plan]) -> None:
@@ -256,14 +200,12 @@ def _write_truth(path: Path, plans: Sequence[Plan]) -> None:
     rows: list[dict[str, Any]] = []
     for plan in plans:
         for sound in plan.sounds:
-            told: dict[str, Any] = {"item": sound.item, "label": sound.label, "start": sound.onset, "end": sound.offset}
-            told |= {"snr_db": sound.snr_db, "distraction": False}
-            rows.append({"clip": plan.clip, "modality": "audio", **told})
+            row: dict[str, Any] = {"clip": plan.clip, "modality": "audio", "item": sound.item, "label": sound.label}
+            rows.append(row | {"start": sound.onset, "end": sound.offset, "snr_db": sound.snr_db, "distraction": False})
         for shot in plan.shots:
-            told = {"item": shot.item, "label": shot.label, "start": shot.start, "end": shot.end}
-            told |= {"distraction": shot.label not in plan.labels}
+            row = {"clip": plan.clip, "modality": "image", "item": shot.item, "label": shot.label}
+            row |= {"start": shot.start, "end": shot.end, "distraction": shot.label not in plan.labels}
             for name, (begin, end) in (("zoom", shot.zoom), ("x", shot.x), ("y", shot.y)):
-                told |= {f"{name}_from": begin, f"{name}_to": end}
-            rows.append({"clip": plan.clip, "modality": "image", **told})
-    with atomic(path) as temporary:
-        pd.DataFrame(rows).to_parquet(temporary, index=False)
+                row |= {f"{name}_from": begin, f"{name}_to": end}
+            rows.append(row)
+    write_parquet(path, pd.DataFrame(rows))

@@ -1,4 +1,4 @@
-"""Clips of real sounds and real photographs: who is heard and shown when, and the rendering of it.
+"""Clips of real sounds and real photographs: what sounds and shows when, and the rendering of it.
 
 Plans are drawn first, from the items of each split alone; rendering adds nothing but a plan's seed. A clip has
 
@@ -44,7 +44,7 @@ SILENT = 1e-4  # full scale is 1; a recording that never exceeds this holds noth
 
 @dataclass(frozen=True)
 class Sound:
-    """A recording heard from ``onset`` to ``offset`` (s)."""
+    """A recording that sounds from ``onset`` to ``offset`` (s)."""
 
     item: str  # its path in the manifest
     label: str
@@ -111,25 +111,25 @@ def plan_split(
     :param sounds: class -> its recordings in this split -> their length in s.
     :param photographs: label -> its photographs in this split; may have other labels than ``sounds``.
     """
-    heard = Dealer({label: list(lengths) for label, lengths in sounds.items()}, rng)
-    seen = Dealer(photographs, rng)
+    recordings = Dealer({label: list(lengths) for label, lengths in sounds.items()}, rng)
+    pictures = Dealer(photographs, rng)
     firsts = [
-        (label, heard.deal(label)) for label in sounds for _ in range(min(clips_per_class, heard.left(label)))
+        (label, recordings.deal(label)) for label in sounds for _ in range(min(clips_per_class, recordings.left(label)))
     ]  # all before any second one, which must not use them up
     plans: list[Plan] = []
     for index, first in enumerate(rng.permutation(len(firsts)).tolist()):
         events = [firsts[first]]
-        others = heard.others([events[0][0]])
+        others = recordings.others([events[0][0]])
         if others and rng.random() < SECOND:
             label = others[rng.integers(len(others))]
-            events.append((label, heard.deal(label)))
+            events.append((label, recordings.deal(label)))
         snr = rng.uniform(*SNR)
         placed = tuple(
             _place(label, path, sounds[label][path], snr + (rng.uniform(-BALANCE, BALANCE) if rank else 0.0), rng)
             for rank, (label, path) in enumerate(events)
         )
         labels = tuple(label for label in sounds if any(label == event[0] for event in events))
-        shots = _cut(_choose_photographs([event[0] for event in events], seen, rng), rng)
+        shots = _cut(_choose_photographs([event[0] for event in events], pictures, rng), rng)
         plans.append(Plan(f"{split}-{index:04d}", split, labels, placed, shots, int(rng.integers(2**31))))
     return plans
 
@@ -139,17 +139,17 @@ def _place(label: str, path: str, seconds: float, snr: float, rng: np.random.Gen
     return Sound(path, label, onset, min(onset + seconds, SECONDS), snr)
 
 
-def _choose_photographs(labels: Sequence[str], seen: Dealer, rng: np.random.Generator) -> list[tuple[str, str]]:
+def _choose_photographs(labels: Sequence[str], pictures: Dealer, rng: np.random.Generator) -> list[tuple[str, str]]:
     """(label, photograph) of a clip in random order."""
     chosen: list[tuple[str, str]] = []
     for rank, label in enumerate(labels):
         wanted = 0 if rng.random() < UNSEEN else 2 if rank == 0 and rng.random() < 0.5 else 1
-        chosen += [(label, seen.deal(label)) for _ in range(min(wanted, seen.left(label)))]
+        chosen += [(label, pictures.deal(label)) for _ in range(min(wanted, pictures.left(label)))]
     if rng.random() < DISTRACTED or not chosen:
-        others = seen.others(labels)
+        others = pictures.others(labels)
         if others:
             label = others[rng.integers(len(others))]
-            chosen.append((label, seen.deal(label)))
+            chosen.append((label, pictures.deal(label)))
     return [chosen[index] for index in rng.permutation(len(chosen))]
 
 
@@ -196,7 +196,7 @@ def read_photograph(path: Path) -> np.ndarray:
         raise MediaError(path, f"not a picture that can be decoded ({error})") from error
 
 
-def render(plan: Plan, folder: Path, clips: Path) -> str:
+def render(plan: Plan, folder: Path, clips: Path) -> None:
     """Write ``clips/<id>.mp4`` from the items in ``folder``; CorpusError names a clip that fails."""
     try:
         recordings = {one.item: read_audio(folder / one.item, SAMPLE_RATE) for one in plan.sounds}
@@ -204,7 +204,6 @@ def render(plan: Plan, folder: Path, clips: Path) -> str:
         write_clip(clips / f"{plan.clip}.mp4", film(plan, photographs), FPS, mix(plan, recordings), SAMPLE_RATE)
     except Exception as error:
         raise CorpusError(f"clip {plan.clip} of corpus 'paired' cannot be rendered: {error!r}") from error
-    return plan.clip
 
 
 def mix(plan: Plan, recordings: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -214,12 +213,12 @@ def mix(plan: Plan, recordings: Mapping[str, np.ndarray]) -> np.ndarray:
     waveform = _pink_noise(np.random.default_rng(plan.seed), samples) * level
     for sound in plan.sounds:
         begin = round(sound.onset * SAMPLE_RATE)
-        heard = recordings[sound.item][: samples - begin].astype(np.float64)
-        heard *= level * 10 ** (sound.snr_db / 20) / np.sqrt(np.mean(heard**2))
-        fade = np.linspace(0, 1, min(round(FADE * SAMPLE_RATE), len(heard) // 2))
-        heard[: len(fade)] *= fade
-        heard[len(heard) - len(fade) :] *= fade[::-1]
-        waveform[begin : begin + len(heard)] += heard
+        placed = recordings[sound.item][: samples - begin].astype(np.float64)
+        placed *= level * 10 ** (sound.snr_db / 20) / np.sqrt(np.mean(placed**2))
+        fade = np.linspace(0, 1, min(round(FADE * SAMPLE_RATE), len(placed) // 2))
+        placed[: len(fade)] *= fade
+        placed[len(placed) - len(fade) :] *= fade[::-1]
+        waveform[begin : begin + len(placed)] += placed
     return (waveform / max(1.0, float(np.abs(waveform).max()) / 0.99)).astype(np.float32)
 
 
@@ -249,12 +248,6 @@ def film(plan: Plan, photographs: Mapping[str, np.ndarray]) -> np.ndarray:
             shrink = zoom / ZOOM
             left, top = x * (broad * shrink - width), y * (tall * shrink - height)
             moved = np.array([[shrink, 0, -left], [0, shrink, -top]])
-            cv2.warpAffine(
-                large,
-                moved,
-                (width, height),
-                dst=frames[frame],
-                flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_REPLICATE,
-            )
+            how = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
+            cv2.warpAffine(large, moved, (width, height), dst=frames[frame], **how)
     return frames

@@ -1,16 +1,103 @@
-"""Lists that others publish, as typed tables; what is malformed is named by file and line."""
+"""Tables that others write: what is malformed is named by file and line, and said all at once."""
 
 from __future__ import annotations
 
 import csv
+import io
+import os
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from avrepro.corpora.base import CorpusError
+from avrepro.corpora.base import CorpusError, ListedClip
+
+FAULTS = 20  # lines that an error lists
+
+
+def read_rows(
+    path: Path,
+    needed: Sequence[str],
+    optional: Collection[str] = (),
+    others: bool = False,
+    aliases: Mapping[str, str] | None = None,
+) -> list[tuple[int, dict[str, str]]]:
+    """(line, cells by column) of a UTF-8 table with a header; lines without any cell are left out.
+
+    :param needed: columns that must be there. :param optional: columns that may. :param others: any others may too.
+    :param aliases: other name of a needed column -> its name.
+
+    Raises CorpusError for a file, header or line that is not of this form.
+    """
+    form = f"a table with the columns {','.join(needed)}"
+    if not path.is_file():
+        raise CorpusError(f"{path}: no such file; it should hold {form}")
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise CorpusError(f"{path}, line {line}: not UTF-8; save the table as 'CSV UTF-8'") from error
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[tuple[int, dict[str, str]]] = []
+    faults: list[str] = []
+    try:
+        header = [name.strip() for name in next(reader, [])]
+        for alias, name in (aliases or {}).items():
+            if name not in header:
+                header = [name if column == alias else column for column in header]
+        known = [*needed, *optional]
+        wrong = [
+            f"unknown column {name!r}{nearest(name, known)}" for name in header if name not in known and not others
+        ]
+        wrong += [f"no column {name!r}" for name in needed if name not in header]
+        wrong += [f"column {name!r} occurs twice" for name in known if header.count(name) > 1]
+        if wrong:
+            raise CorpusError(f"{path}, line 1: {'; '.join(wrong)}; expected {form}, found {','.join(header)}")
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                if len(cells) == len(header):
+                    rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
+                else:
+                    expected = f"{len(cells)} cells, expected {len(header)} ({','.join(header)})"
+                    advice = "put a cell that holds a comma in double quotes"
+                    faults.append(f"line {reader.line_num}: {expected}; {advice}")
+    except csv.Error as error:
+        raise CorpusError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
+    raise_faults(path, faults)
+    if not rows:
+        raise CorpusError(f"{path}: holds no row below its header; expected {form}")
+    return rows
+
+
+def raise_faults(path: Path, faults: Sequence[str]) -> None:
+    """CorpusError that lists the faults of a table, if there are any."""
+    if faults:
+        listed = [*faults[:FAULTS], *([f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else [])]
+        raise CorpusError("\n  ".join([f"{path} cannot be used:", *listed]))
+
+
+def file_faults(names: Sequence[tuple[int, str]], folder: Path | None) -> list[str]:
+    """What is wrong with (line, name of a file): not in the folder (None: not looked for), or named before."""
+    faults: list[str] = []
+    first: dict[str, int] = {}
+    present = sorted(entry.name for entry in folder.iterdir()) if folder else []
+    for line, name in names:
+        place = os.path.normpath(name)
+        if not name or (folder is not None and not (folder / name).is_file()):
+            faults.append(f"line {line}: no file {name!r} in {folder}{nearest(name, present)}")
+        if place in first:
+            faults.append(f"line {line}: {name!r} is already in line {first[place]}")
+        first.setdefault(place, line)
+    return faults
+
+
+def nearest(name: str, known: Collection[str]) -> str:
+    """A hint at the name that may be meant, or nothing."""
+    near = get_close_matches(name, known, 1, 0.6)
+    return f", did you mean {near[0]!r}?" if near else ""
 
 
 def read_table(
@@ -67,6 +154,12 @@ def as_seconds(path: Path, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
     numbers = table[list(columns)].apply(pd.to_numeric, errors="coerce").astype("float64")
     check(path, ((numbers >= 0) & np.isfinite(numbers)).all(axis=1), f"{' and '.join(columns)} in seconds", table)
     return table.assign(**{name: numbers[name] for name in columns})
+
+
+def listed_clips(table: pd.DataFrame) -> tuple[ListedClip, ...]:
+    """Rows with the columns clip, video, start, end (s), split and labels as clips."""
+    columns = ["clip", "video", "start", "end", "split", "labels"]
+    return tuple(ListedClip(*row) for row in table[columns].itertuples(index=False, name=None))
 
 
 def _parser_fault(message: str, expected: str) -> str:

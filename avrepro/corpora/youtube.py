@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import math
 import os
 import re
@@ -24,6 +25,7 @@ from avrepro.cutting import Unusable, cut, examine
 from avrepro.files import atomic
 from avrepro.progress import say
 
+SILENT = logging.Logger("yt-dlp", logging.CRITICAL + 1)  # the one message that matters comes as the error it raises
 SOURCE = ".source-"  # what the names of folders with whole videos begin with
 
 # In yt-dlp's words: b and w, the best and the worst file with sound and pictures; bv, wv and ba, with one of them.
@@ -49,7 +51,7 @@ class Stopped(Exception):
     """The collection ends, this clip is left for the next time."""
 
 
-class Pace:
+class RateLimiter:
     """When workers may ask the server: after a rate limit all of them pause, twice as long each time.
 
     Parameters
@@ -97,48 +99,43 @@ def watch_address(clip: ListedClip) -> str:
 
 
 def fetch_clip(
-    clip: ListedClip, target: Path, pace: Pace, address: Callable[[ListedClip], str], cookies: Path | None = None
+    clip: ListedClip,
+    target: Path,
+    limiter: RateLimiter,
+    address: Callable[[ListedClip], str],
+    cookies: Path | None = None,
 ) -> float:
     """Download a clip's video, write the listed seconds of it to ``target`` (mp4), delete the video.
 
     Returns the clip's length (s). Raises Unusable, MediaError, Stopped, and OSError where files cannot be written.
     """
-    for _ in range(pace.retries + 1):
-        asked = pace.wait()
+    for _ in range(limiter.retries + 1):
+        asked = limiter.wait()
         with TemporaryDirectory(dir=target.parent, prefix=SOURCE) as folder:
             try:
                 files = _download(address(clip), Path(folder), cookies)
             except Limited as error:
-                pace.limited(asked)
+                limiter.limited(asked)
                 text = str(error)
                 continue
             except Unusable:
-                pace.passed(asked)
+                limiter.passed(asked)
                 raise
-            pace.passed(asked)
+            limiter.passed(asked)
             with atomic(target) as temporary:
                 cut(files[0], temporary, clip.start, clip.end, sound_from=files[-1])
                 return examine(temporary, clip.end - clip.start)
     advice = "run the same command again later, with cookies of a signed-in browser if it goes on"
-    raise Unusable("error", f"rate-limited, {pace.retries} times in a row; {advice}: {text}")
+    raise Unusable("error", f"rate-limited, {limiter.retries} times in a row; {advice}: {text}")
 
 
 def status_of(text: str) -> str:
-    """The status that yt-dlp's error text means: private, unavailable, error, or 'limited'. Source: YouTube's texts."""
+    """The status that yt-dlp's error text means: private, unavailable, error, or 'limited'."""
     plain = text.replace("\N{RIGHT SINGLE QUOTATION MARK}", "'")
     for status, pattern in (("limited", LIMITED), ("private", PRIVATE), ("unavailable", UNAVAILABLE)):
         if re.search(pattern, plain, re.IGNORECASE):
             return status
     return "error"
-
-
-class _Silent:
-    """yt-dlp's words; the one that matters comes as the error it raises."""
-
-    def debug(self, message: str) -> None:
-        pass
-
-    info = warning = error = debug
 
 
 def _download(address: str, folder: Path, cookies: Path | None) -> list[Path]:
@@ -149,7 +146,7 @@ def _download(address: str, folder: Path, cookies: Path | None) -> list[Path]:
         "format": FORMAT,
         "outtmpl": {"default": "source.%(format_id)s.%(ext)s"},
         "paths": {"home": str(folder)},
-        "logger": _Silent(),
+        "logger": SILENT,
         "quiet": True,
         "noprogress": True,
         "color": "never",

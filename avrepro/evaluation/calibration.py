@@ -1,4 +1,4 @@
-"""Whether probabilities mean what they say: expected calibration error, and Platt scaling of scores that are none."""
+"""Whether probabilities are right: expected calibration error, and Platt scaling of scores that are none."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 from scipy.special import expit
-from sklearn.linear_model import LogisticRegression
 
-from avrepro.evaluation.intervals import _weights
 from avrepro.evaluation.metrics import checked_pair
 
 
@@ -25,33 +23,27 @@ def calibration_error(y_true: np.ndarray, probability: np.ndarray, bins: int = 1
     :param y_true: bool [clips, classes]. :param probability: the same shape, 0..1. :param bins: 1 or more.
     :raises ValueError: for bad input.
     """
-    return float(calibration_resamples(y_true, probability, 0, bins=bins)[0])
+    excesses = bin_excesses(*checked_pair(y_true, probability), bins)
+    return float(np.abs(excesses.sum(axis=0)).sum() / np.size(y_true))
 
 
-def calibration_resamples(
-    y_true: np.ndarray, probability: np.ndarray, resamples: int = 2000, seed: int = 0, bins: int = 10
-) -> np.ndarray:
-    """:func:`calibration_error` on the clips as they are and on their resamples, float64 [1 + resamples].
+def bin_excesses(y_true: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
+    """Sum of probability - label of each clip's decisions in each bin, float64 [clips, bins]; bins may be empty.
 
-    The draws are those of :func:`avrepro.evaluation.ranking.resampled` with the same ``seed``. The limits of the bins
-    are those of the clips as they are. Resamples lie above the clips' own value, since drawing adds noise to each bin:
-    their percentiles have to be moved onto it, as :func:`avrepro.evaluation.seeds.over_seeds` does.
+    Input as in :func:`calibration_error`, whose limits of bins these are.
     """
-    y_true, probability = checked_pair(y_true, probability)
     if bins < 1:
         raise ValueError(f"expected bins >= 1, found {bins}")
-    if probability.min() < 0 or probability.max() > 1:
+    if probability.min() < 0 or probability.max() > 1 + 1e-6:  # sums of probabilities pass 1 by rounding
         raise ValueError(
             f"probability: expected fractions 0..1, found {probability.min():g} to {probability.max():g}; "
             "turn scores into probabilities with platt()"
         )
+    probability = np.minimum(probability, 1)
     limits = np.quantile(probability, np.arange(1, bins) / bins)
-    where = np.searchsorted(limits, probability, side="right")  # (clips, classes), 0..bins - 1
+    bin_of = np.searchsorted(limits, probability, side="right")  # (clips, classes), 0..bins - 1
     excess = probability.astype(np.float64) - y_true
-    # What a bin adds is |its sum of p - y| / decisions, so a resample needs only sums over clips.
-    sums = np.stack([np.where(where == b, excess, 0).sum(axis=1) for b in range(bins)], axis=1)  # (clips, bins)
-    blocks = [np.ones((1, len(sums))), *_weights(len(sums), resamples, seed)]
-    return np.concatenate([np.abs(weights @ sums).sum(axis=1) for weights in blocks]) / y_true.size
+    return np.stack([np.where(bin_of == b, excess, 0).sum(axis=1) for b in range(bins)], axis=1)
 
 
 def platt(y_true: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
@@ -66,6 +58,8 @@ def platt(y_true: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.n
     :returns: a function of scores of any shape, float64 in 0..1.
     :raises ValueError: for bad input.
     """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+
     y_true, scores = checked_pair(y_true, scores)
     labels, x = y_true.ravel(), scores.astype(np.float64).ravel()
     positives = labels.sum()

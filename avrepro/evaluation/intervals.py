@@ -1,21 +1,15 @@
-"""How sure a score is: percentile bootstrap over clips (Efron and Tibshirani 1993, chapter 13).
-
-A clip is drawn with all its labels and decisions, since those are not independent of each other. The
-resamples depend on the number of clips, `resamples` and `seed` alone, so two systems on the same clips share
-them: that is the paired bootstrap. Thresholds and models stay fixed; what varies is which clips were scored.
-"""
+"""How sure a number is that one run gives: percentile bootstrap over clips (Efron and Tibshirani 1993, chapter 13)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
 
-from avrepro.evaluation.metrics import check_same_shape, checked_labels, f1_of_counts
-
-BLOCK_ELEMENTS = 4_000_000  # of resample weights held at a time: 32 MB
+from avrepro.evaluation.metrics import check_same_shape, checked_labels
+from avrepro.evaluation.ranking import d_prime
+from avrepro.evaluation.resampling import clip_draws, resample
 
 
 @dataclass(frozen=True)
@@ -40,30 +34,17 @@ def micro_f1_interval(
 
     All arrays are bool [clips, classes] at fixed thresholds; F1 is a fraction 0..1. ValueError for bad input.
     """
-
-    def micro_f1(totals: np.ndarray) -> np.ndarray:
-        return f1_of_counts(*np.moveaxis(totals, -2, 0).sum(axis=-1))
-
-    return _count_intervals(micro_f1, y_true, y_pred, against, resamples, level, seed)[0]
-
-
-def class_f1_intervals(
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    against: np.ndarray | None = None,
-    resamples: int = 2000,
-    level: float = 0.95,
-    seed: int = 0,
-) -> list[Interval]:
-    """One interval a class, each at the stated level by itself, of class F1 or its paired difference.
-
-    Input as in micro_f1_interval. A resample without a positive or a prediction of a class scores 0 there.
-    """
-
-    def class_f1(totals: np.ndarray) -> np.ndarray:
-        return f1_of_counts(*np.moveaxis(totals, -2, 0))
-
-    return _count_intervals(class_f1, y_true, y_pred, against, resamples, level, seed)
+    _check(resamples, level)
+    systems = {"y_pred": y_pred} if against is None else {"y_pred": y_pred, "against": against}
+    y_true, found = checked_labels("y_true", y_true), []
+    for name, decisions in systems.items():
+        decisions = checked_labels(name, decisions)
+        check_same_shape("y_true", y_true, name, decisions)
+        found.append(resample(y_true, decisions, 0.5, resamples, seed).micro_f1)  # scores of 0 and 1
+    values = found[0] if against is None else found[0] - found[1]
+    return percentile_interval(
+        float(values[0]), values[1:], f"clips, {resamples} resamples, seed {seed}", against is not None, level
+    )
 
 
 def metric_interval(
@@ -77,10 +58,11 @@ def metric_interval(
 ) -> Interval:
     """Interval of any metric(y_true, scores) or, with `against`, of metric(scores) - metric(against), paired.
 
-    The metric is called anew on the rows (clips) of each resample: slow, but good for AP, AUC or any other.
-    Resamples on which it is NaN (a class without positives, say) are left out, and `method` counts them;
-    where it is NaN on the clips themselves, so is the interval. ValueError where the numbers of clips differ.
+    The metric is called anew on the rows (clips) of each resample: slow, but good for any, such as those of
+    localisation. Resamples on which it is NaN are left out, and `method` counts them; where it is NaN on the clips
+    themselves, so is the interval. ValueError where the numbers of clips differ.
     """
+    _check(resamples, level)
     y_true, systems = np.asarray(y_true), [np.asarray(scores)]
     if against is not None:
         systems.append(np.asarray(against))
@@ -92,94 +74,40 @@ def metric_interval(
         values = [float(metric(y_true[rows], system[rows])) for system in systems]
         return values[0] - values[1] if against is not None else values[0]
 
-    _check(resamples, level)
-    repeated = np.array([on(draw) for draw in _draws(len(y_true), resamples, seed)])
-    return _percentile(on(slice(None)), repeated, against is not None, level, seed)
+    repeated = np.array([on(draw) for draw in clip_draws(len(y_true), resamples, seed)])
+    return percentile_interval(
+        on(slice(None)), repeated, f"clips, {resamples} resamples, seed {seed}", against is not None, level
+    )
 
 
-def seed_interval(values: Sequence[float], level: float = 0.95) -> Interval:
-    """Mean of one number over runs with different seeds, with Student's t interval of that mean.
+def d_prime_interval(mean_auc: Interval) -> Interval:
+    """d' of a mean AUC; its bounds are d' of that one's bounds, and infinite where those are 0 or 1.
 
-    What varies between the runs is what their seeds decide. NaN bounds for fewer than two runs; runs in which the
-    number is NaN are left out, and ``method`` counts them.
+    d' rises with the AUC, so percentiles stay percentiles. Resamples of d' itself are infinite where the AUC is 1.
     """
-    kept = np.array([value for value in values if not np.isnan(value)])
-    method = f"mean of {len(kept)} seeds, {100 * level:g} % Student t interval"
-    if len(kept) < len(values):
-        method += f", {len(values) - len(kept)} undefined and left out"
-    if len(kept) < 2:
-        return Interval(float(kept.mean()) if len(kept) else np.nan, np.nan, np.nan, method)
-    half = scipy.stats.t.ppf((1 + level) / 2, len(kept) - 1) * kept.std(ddof=1) / np.sqrt(len(kept))
-    return Interval(float(kept.mean()), float(kept.mean() - half), float(kept.mean() + half), method)
+    value, low, high = (float(d_prime(one)) for one in (mean_auc.value, mean_auc.low, mean_auc.high))
+    return Interval(value, low, high, f"d' of the mean AUC: {mean_auc.method}")
 
 
-def _count_intervals(
-    statistic: Callable[[np.ndarray], np.ndarray],
-    y_true: np.ndarray,
-    y_pred: np.ndarray,
-    against: np.ndarray | None,
-    resamples: int,
-    level: float,
-    seed: int,
-) -> list[Interval]:
-    """Intervals of a statistic of summed counts, [..., 3, classes] -> [...] or [..., classes].
+def percentile_interval(
+    value: float, repeated: np.ndarray, drawn: str, paired: bool, level: float, moved: bool = False
+) -> Interval:
+    """Percentiles of a number's resamples; those that are NaN are left out, and ``method`` counts them.
 
-    F1 needs only sums over clips of each clip's counts, so all resamples are one matrix product.
+    :param drawn: what was drawn and how often, for ``method``. :param moved: whether the percentiles are moved so that
+        the resamples' mean lies on the value.
     """
-    _check(resamples, level)
-    y_true = checked_labels("y_true", y_true)
-    systems = [("y_pred", y_pred)] if against is None else [("y_pred", y_pred), ("against", against)]
-    counts = []
-    for name, decisions in systems:
-        y = checked_labels(name, decisions)
-        check_same_shape("y_true", y_true, name, y)
-        counts.append(np.stack([y_true & y, y, y_true], axis=1))  # (clips, 3, classes)
-    clip_counts = np.stack(counts, axis=1).astype(np.float64)  # (clips, systems, 3, classes)
-
-    def of(totals: np.ndarray) -> np.ndarray:  # (any, systems, 3, classes) -> (any, 1 or classes)
-        values = np.stack([statistic(totals[:, s]) for s in range(len(systems))])
-        difference = values[0] - values[1] if against is not None else values[0]
-        return difference.reshape(len(totals), -1)
-
-    flat = clip_counts.reshape(len(y_true), -1)
-    totals = np.concatenate([weights @ flat for weights in _weights(len(y_true), resamples, seed)])
-    repeated = of(totals.reshape(resamples, *clip_counts.shape[1:]))
-    values = of(clip_counts.sum(axis=0, keepdims=True))[0]
-    return [
-        _percentile(float(value), column, against is not None, level, seed)
-        for value, column in zip(values, repeated.T, strict=True)
-    ]
-
-
-def _draws(clips: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Indices of the clips of each resample, int [clips]."""
-    rng = np.random.default_rng(seed)
-    for _ in range(resamples):
-        yield rng.integers(clips, size=clips)
-
-
-def _weights(clips: int, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """The same draws as how often each clip is in each resample, in blocks [some resamples, clips]."""
-    draws = _draws(clips, resamples, seed)
-    block = max(1, BLOCK_ELEMENTS // clips)
-    for start in range(0, resamples, block):
-        weights = np.empty((min(block, resamples - start), clips))
-        for row in weights:
-            row[:] = np.bincount(next(draws), minlength=clips)
-        yield weights
-
-
-def _percentile(value: float, repeated: np.ndarray, paired: bool, level: float, seed: int) -> Interval:
-    kept = repeated[~np.isnan(repeated)]
-    method = f"{100 * level:g} % percentile bootstrap over clips, {len(repeated)} resamples, seed {seed}"
-    if paired:
-        method = "paired " + method
-    if len(kept) < len(repeated):
-        method += f", {len(repeated) - len(kept)} of them undefined and left out"
-    if np.isnan(value) or not len(kept):
+    defined = repeated[~np.isnan(repeated)]
+    method = f"{'paired ' if paired else ''}{100 * level:g} % percentile bootstrap over {drawn}"
+    if moved:
+        method += ", moved onto the value"
+    if len(defined) < len(repeated):
+        method += f", {len(repeated) - len(defined)} of them undefined and left out"
+    if np.isnan(value) or not len(defined):
         return Interval(value, np.nan, np.nan, method)
-    low, high = np.quantile(kept, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(value, float(low), float(high), method)
+    low, high = np.quantile(defined, [(1 - level) / 2, (1 + level) / 2])
+    shift = value - defined.mean() if moved else 0.0
+    return Interval(value, float(low + shift), float(high + shift), method)
 
 
 def _check(resamples: int, level: float) -> None:

@@ -1,9 +1,8 @@
-"""Where a system finds what it reports: proposals against planted or annotated times and boxes.
+"""Where a system finds events: proposals against planted or annotated times and boxes.
 
 Scores are float [clips, proposals, classes], NaN where a clip has no such proposal (padding); truths are bool of the
 same shape: is the proposal a right one for the class? Measures give one number a clip and class, NaN where nothing is
-asked, or one a class. :func:`avrepro.evaluation.metric_interval` makes intervals over clips, for example of what is
-gained on chance: ``metric_interval(lambda _, values: np.nanmean(values), hits, hits, against=chance)``.
+asked.
 """
 
 from __future__ import annotations
@@ -14,15 +13,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from avrepro.evaluation.metrics import average_precision
-
-SEGMENT, HOP = 0.96, 0.48  # s, audio proposals of Parekh et al. (2018), section 4
-
-
-def segment_times(count: int, length: float = SEGMENT, hop: float = HOP) -> np.ndarray:
-    """Start and end of each of ``count`` segments, s, float64 [count, 2]."""
-    starts = hop * np.arange(count)
-    return np.column_stack([starts, starts + length])
+from avrepro.evaluation.ranking import average_precision
 
 
 def inside_events(spans: np.ndarray, events: np.ndarray) -> np.ndarray:
@@ -109,20 +100,6 @@ def padded(arrays: Sequence[np.ndarray], fill: float | bool) -> np.ndarray:
     return full
 
 
-def segment_average_precision(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Average precision of each class over the proposals of all clips together, float64 [classes].
-
-    Chance is the share of right proposals (:func:`base_rate`). NaN for a class without a right one.
-    """
-    kept = _proposals(truth, scores).any(axis=2)  # (clips, proposals)
-    return average_precision(truth[kept], scores[kept])
-
-
-def base_rate(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Share of right proposals of each class over all clips together, float64 [classes]."""
-    return truth[_proposals(truth, scores).any(axis=2)].mean(axis=0)
-
-
 def average_precision_in_clips(truth: np.ndarray, scores: np.ndarray) -> np.ndarray:
     """Average precision over the proposals of each clip by itself, float64 [clips, classes].
 
@@ -132,10 +109,10 @@ def average_precision_in_clips(truth: np.ndarray, scores: np.ndarray) -> np.ndar
     there = _proposals(truth, scores)
     result = np.full((len(truth), truth.shape[2]), np.nan)
     for clip, k in np.argwhere(truth.any(axis=1)):
-        kept = there[clip, :, k]
-        right = truth[clip, kept, k]
+        rows = there[clip, :, k]
+        right = truth[clip, rows, k]
         if right.any() and not right.all():
-            result[clip, k] = average_precision(right[:, None], scores[clip, kept, k][:, None])[0]
+            result[clip, k] = average_precision(right[:, None], scores[clip, rows, k][:, None])[0]
     return result
 
 

@@ -1,11 +1,10 @@
-"""How well clips are tagged: precision, recall and F1 of decisions; AP, ROC AUC and d' of scores."""
+"""Precision, recall and F1 of decisions about clips; and the checks that all metrics put their input to."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import ndtri
 
 
 @dataclass(frozen=True, eq=False)  # eq=False: arrays have no single truth value to compare by
@@ -52,52 +51,6 @@ def tagging_scores(y_true: np.ndarray, y_pred: np.ndarray) -> TaggingScores:
         class_recall=ratio(hits, positive),
         class_f1=f1_of_counts(hits, predicted, positive),
     )
-
-
-def average_precision(y_true: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Average precision of each class: the sum over distinct scores of (gain in recall) x precision.
-
-    y_true is bool [clips, classes], scores are finite and of the same shape, higher meaning likelier.
-    Clips that tie are taken together, without interpolation, as scikit-learn does.
-
-    Returns float64 [classes], 0..1; NaN where a class has no positive clip. ValueError for bad input.
-    """
-    y_true, scores = checked_pair(y_true, scores)
-    result = np.full(y_true.shape[1], np.nan)
-    for k in np.flatnonzero(y_true.any(axis=0)):
-        _, hits, predicted = cumulative_counts(y_true[:, k], scores[:, k])
-        result[k] = np.sum(np.diff(hits, prepend=0) * (hits / predicted)) / hits[-1]
-    return result
-
-
-def roc_auc(y_true: np.ndarray, scores: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve of each class: P(positive clip scores higher), ties counted as one half.
-
-    Input as in average_precision. Returns float64 [classes], 0..1; NaN where a class has no positive clip
-    or no negative clip. ValueError for bad input.
-    """
-    y_true, scores = checked_pair(y_true, scores)
-    result = np.full(y_true.shape[1], np.nan)
-    for k in np.flatnonzero(y_true.any(axis=0) & ~y_true.all(axis=0)):
-        _, hits, predicted = cumulative_counts(y_true[:, k], scores[:, k])
-        false_alarms = predicted - hits
-        # Trapezoids between neighbouring points of the curve, in whole numbers until the last division.
-        doubled = np.sum(np.diff(false_alarms, prepend=0) * (2 * hits - np.diff(hits, prepend=0)))
-        result[k] = doubled / (2 * hits[-1] * false_alarms[-1])
-    return result
-
-
-def d_prime(auc: float | np.ndarray) -> float | np.ndarray:
-    """sqrt(2) x inverse normal CDF of auc: how far apart two unit normals with that ROC area are.
-
-    auc is a number or an array, 0..1 (0 gives -inf, 1 gives inf, NaN stays NaN); else a ValueError. The
-    result is in standard deviations.
-    """
-    area = np.asarray(auc, dtype=np.float64)
-    if np.any((area < 0) | (area > 1)):
-        raise ValueError(f"auc: expected fractions 0..1, found {area[(area < 0) | (area > 1)].flat[0]:g}")
-    distance = np.sqrt(2) * ndtri(area)
-    return distance if area.ndim else float(distance)
 
 
 def ratio(numerator: np.ndarray | float, denominator: np.ndarray | float) -> np.ndarray:

@@ -12,16 +12,18 @@ import pandas as pd
 from avrepro.corpora.base import CorpusError
 from avrepro.corpora.dcase2017 import CLASSES, as_matrix, read_predictions, read_weak
 from avrepro.corpora.tables import read_table
-from avrepro.evaluation.metrics import TaggingScores, d_prime, tagging_scores
+from avrepro.evaluation.metrics import tagging_scores
+from avrepro.evaluation.ranking import d_prime
 from avrepro.fetch import fetch
 
+TASK, PUBLISHED = "dcase2017_task4", "published_predictions"  # sources
 PREDICTIONS = 12  # published with their official scores
 MEASURES = ("precision", "recall", "f1")
 
 
 @dataclass(frozen=True, eq=False)
 class OfficialScores:
-    """What the official evaluation says of one system, in percent."""
+    """Scores of one system in the form of the official evaluation, in percent."""
 
     clips: int
     micro: pd.Series  # float64 [precision, recall, f1]; "instance-wise", what the challenge ranks by
@@ -42,14 +44,20 @@ def official_scores(truth_rows: pd.DataFrame, predicted_rows: pd.DataFrame) -> O
     Raises CorpusError for a prediction of a clip that the truth does not have.
     """
     clips = list(dict.fromkeys(truth_rows["clip"]))
-    others = sorted(set(predicted_rows["label"]) - {"", *CLASSES})
-    classes = (*CLASSES, *others)
+    classes = (*CLASSES, *sorted(set(predicted_rows["label"]) - {"", *CLASSES}))
     scores = tagging_scores(as_matrix(truth_rows, clips, classes), as_matrix(predicted_rows, clips, classes))
-    return _in_percent(scores, classes, len(clips))
+    by_class = np.stack([scores.class_precision, scores.class_recall, scores.class_f1], axis=1)  # (classes, 3)
+    averages = (scores.class_precision.mean(), scores.class_recall.mean(), scores.class_average_f1)
+    return OfficialScores(
+        clips=len(clips),
+        micro=100 * pd.Series((scores.precision, scores.recall, scores.f1), index=MEASURES),
+        class_average=100 * pd.Series(averages, index=MEASURES),
+        by_class=100 * pd.DataFrame(by_class, index=list(classes), columns=MEASURES),
+    )
 
 
 def read_official_output(path: Path) -> OfficialScores:
-    """What the official evaluator printed.
+    """The scores that the official evaluator printed.
 
     Its older form gives the instance-wise scores alone: class_average is NaN then, and by_class has no rows. Raises
     CorpusError where not even those are found.
@@ -75,12 +83,12 @@ def rescored_predictions() -> pd.DataFrame:
     One row a file: official and ours (micro F1, percent), largest_difference (percentage points, over the micro
     scores, the class-wise averages and the scores of the 17 classes), class_average_f1 and macro_f1 (percent, ours).
     """
-    truth = read_weak(fetch("dcase2017_task4", "groundtruth_release/groundtruth_weak_label_testing_set.csv"))
+    truth = read_weak(fetch(TASK, "groundtruth_release/groundtruth_weak_label_testing_set.csv"))
     rows = []
     for number in range(PREDICTIONS):
         stem = f"kaist_testing/{number:02d}"
-        ours = official_scores(truth, read_predictions(fetch("published_predictions", f"{stem}.prediction.csv")))
-        official = read_official_output(fetch("published_predictions", f"{stem}.official_output.txt"))
+        ours = official_scores(truth, read_predictions(fetch(PUBLISHED, f"{stem}.prediction.csv")))
+        official = read_official_output(fetch(PUBLISHED, f"{stem}.official_output.txt"))
         pairs = [
             (ours.micro, official.micro),
             (ours.class_average, official.class_average),
@@ -120,14 +128,3 @@ def per_class_summary(path: Path) -> RankingSummary:
         raise CorpusError(f"{path}: expected average precision and ROC AUC as fractions 0..1 in every row")
     auc = float(numbers["roc_auc"].mean())
     return RankingSummary(float(numbers["average_precision"].mean()), auc, float(d_prime(auc)))
-
-
-def _in_percent(scores: TaggingScores, classes: tuple[str, ...], clips: int) -> OfficialScores:
-    by_class = np.stack([scores.class_precision, scores.class_recall, scores.class_f1], axis=1)  # (classes, 3)
-    averages = (scores.class_precision.mean(), scores.class_recall.mean(), scores.class_average_f1)
-    return OfficialScores(
-        clips=clips,
-        micro=100 * pd.Series((scores.precision, scores.recall, scores.f1), index=MEASURES),
-        class_average=100 * pd.Series(averages, index=MEASURES),
-        by_class=100 * pd.DataFrame(by_class, index=list(classes), columns=MEASURES),
-    )

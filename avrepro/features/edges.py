@@ -2,12 +2,12 @@
 
 EdgeBoxes (Zitnick and Dollár, ECCV 2014) takes them from structured forests (Dollár and Zitnick, 2015) learnt
 on outlines that people drew. Where the learnt model is not at hand, colour gradients take its place; the
-detector's ``name`` says which it was.
+detector's ``name`` is part of the recipe of proposals.
 """
 
 from __future__ import annotations
 
-import hashlib
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from avrepro.fetch import find
+from avrepro.recipes import file_digest
 
 ORIENTATION_RADIUS = 4  # px; edges are smoothed so far before their orientation is taken, as the forests' authors do
 THIN_RADIUS = 2  # px; an edge stays where none within so far, across it, is stronger, as EdgeBoxes' authors do
@@ -25,10 +26,10 @@ GRADIENT_FLOOR = 0.1  # least gradient that counts as strongest, a step of 4 % o
 
 
 class EdgeDetector(Protocol):
-    """Finds edges in frames; ``name`` goes where results say how they were made."""
+    """Finds edges in frames; ``name`` is part of what proposals depend on."""
 
     name: str
-    digest: str  # of what it depends on besides code, SHA-256
+    digest: str  # of the file that it was read from, SHA-256; empty: of none
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Thinned edges, 0..1, and the directions across them, radians in 0..pi; both float32 [H, W].
@@ -40,7 +41,13 @@ class EdgeDetector(Protocol):
 def edge_detector() -> EdgeDetector:
     """The structured forest where its file is at hand (source ``structured_edges``), image gradients elsewhere."""
     path = find("structured_edges")
-    return StructuredEdges(path) if path is not None else GradientEdges()
+    return _structured(path, path.stat().st_mtime_ns) if path is not None else GradientEdges()
+
+
+@cache
+def _structured(path: Path, changed: int) -> StructuredEdges:
+    """The forest of a file, read once (seconds); ``changed``: when the file was written."""
+    return StructuredEdges(path)
 
 
 class StructuredEdges:
@@ -53,7 +60,7 @@ class StructuredEdges:
     name = "structured edges"
 
     def __init__(self, path: Path) -> None:
-        self.digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        self.digest = file_digest(path)
         try:
             self.forest = cv2.ximgproc.createStructuredEdgeDetection(str(path))
         except cv2.error as error:

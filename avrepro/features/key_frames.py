@@ -193,3 +193,14 @@ def _solve(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z = np.zeros((m, n))
     z[i, j] = np.clip(result.x[:pairs], 0.0, 1.0)
     return z / z.sum(axis=0), result.eqlin.marginals
+
+
+def nearest_to_centres(features: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """Baseline: the frames nearest to the k centres that k-means finds, int64 [at most k], rising.
+
+    features: float [frames, d].
+    """
+    from sklearn.cluster import KMeans
+
+    distances = KMeans(k, n_init=4, random_state=seed).fit_transform(features)  # (frames, k)
+    return np.unique(distances.argmin(axis=0))

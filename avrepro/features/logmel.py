@@ -9,7 +9,8 @@ from torch.nn import functional as F
 
 
 class LogMel(nn.Module):
-    """Waveform to log-mel spectrogram; choose a constructor: `li2017`, `vggish`, `yamnet`, `fayek2020`.
+    """Waveform to log-mel spectrogram; choose a constructor: `li2017`, `vggish`, `yamnet`, `xu2018`,
+    `fayek2020`.
 
     Calling it: waveform float32 ``[batch, samples]`` at ``sample_rate`` Hz, amplitude -1..1, gives float32
     ``[batch, frames, mels]``, natural logarithm. It has no parameters; its window and filters move with
@@ -88,6 +89,27 @@ class LogMel(nn.Module):
             floor=1e-10,
             centred=True,
         )
+
+    @classmethod
+    def xu2018(cls) -> LogMel:
+        """Input of the CVSSP team's gated CRNN (Xu et al., 2018): 16 kHz, 1024 samples every 664, 64 mel.
+
+        As their public code has it: Hamming windows, none of them beyond the clip's ends, so that 10 s give 240 x 64;
+        magnitudes, scaled so that their squares are a power density; 64 filters on Slaney's mel scale from 0 Hz to
+        8 kHz; log(mel + 1e-8).
+        """
+        front_end = cls(
+            sample_rate=16_000,
+            window=1024,
+            hop=664,
+            fft=1024,
+            filters=slaney_filters(64, 1024, 16_000),
+            power=1,
+            offset=1e-8,
+        )
+        hamming = np.hamming(1024)
+        front_end.window.copy_(torch.from_numpy(hamming / np.sqrt(front_end.sample_rate * (hamming**2).sum())))
+        return front_end
 
     @classmethod
     def vggish(cls) -> LogMel:

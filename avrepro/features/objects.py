@@ -1,120 +1,122 @@
-"""The picture branch of Li et al. (2017): key frames, the objects in them, and the sound events they stand for."""
+"""Pictures as Li et al. (2017) read them: key frames, and the objects that an image network names in them."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
-from typing import Protocol
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import nn
 
-from avrepro import digests
+from avrepro import backbones
 from avrepro.corpora.base import Clip
 from avrepro.encode import write_clip
-from avrepro.features.key_frames import dissimilarities, select_key_frames
+from avrepro.features.key_frames import dissimilarities, evenly_spaced, nearest_to_centres, select_key_frames
 from avrepro.features.store import Feature
 from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.media import read_frames
 from avrepro.progress import say, track
+from avrepro.recipes import Recipe
 
 PICTURES_PER_SECOND = 12  # of the file that taught pictures go through; the demo world's rate
-DURATION = 10.0  # s of a clip that are looked at
-NETWORKS = ("models/backbones.py", "models/caffenet.py", "models/efficientnet.py")
+SECONDS = 10.0  # of a clip that are used
+Choice = Literal["ds3", "even", "kmeans"]
 
 
-class Backbone(Protocol):
-    """A frozen image network; frames are uint8 [n, H, W, 3] RGB."""
-
-    name: str
-    classes: tuple[str, ...]
-
-    def maps(self, frames: np.ndarray) -> np.ndarray:
-        """Convolutional maps of frames, [n, ...]."""
-
-    def pooled(self, frames: np.ndarray) -> np.ndarray:
-        """Pooled features of frames, float32 [n, d]."""
-
-    def classify(self, pooled: np.ndarray) -> np.ndarray:
-        """Probabilities of ``classes`` from pooled features, float32 [n, classes]."""
-
-
-def key_frame_times(network: Backbone, rate: float, size: tuple[int, int], k: int) -> Feature:
+def key_frame_times(
+    network: str, rate: float, size: tuple[int, int], k: int, device: torch.device, choice: Choice = "ds3"
+) -> Feature:
     """Times of the key frames of each clip, float64 [k], s, the most representative first (section 2.2.1).
 
-    :param network: its convolutional maps are compared by Euclidean distance.
+    :param network: name of the backbone whose convolutional maps are compared by Euclidean distance.
     :param rate: frames a second to choose from; ``size``: height and width they are decoded to, px.
     :param k: key frames a clip (4 in the paper).
+    :param choice: by DS3 as in the paper; or, to compare, at equal intervals or by k-means.
     """
 
     def read(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-        frames, times = read_frames(clip.path, times=np.arange(0, DURATION, 1 / rate), size=size)
+        frames, times = read_frames(clip.path, times=np.arange(0, SECONDS, 1 / rate), size=size)
         new = np.diff(times, prepend=-np.inf) > 0  # a short or slow clip gives the same frame several times
         return frames[new], times[new]
 
     def compute(decoded: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         frames, times = decoded
-        maps = network.maps(frames).reshape(len(frames), -1)
-        chosen = select_key_frames(dissimilarities(maps), min(k, len(frames)))
-        return times[np.resize(chosen, k)]  # a clip shorter than k frames repeats its own
+        count = min(k, len(frames))
+        if choice == "even":
+            rows = evenly_spaced(len(frames), count)
+        else:
+            maps = backbones.load(network, device).maps(frames).reshape(len(frames), -1)
+            rows = (
+                select_key_frames(dissimilarities(maps), count) if choice == "ds3" else nearest_to_centres(maps, count)
+            )
+        return times[np.resize(rows, k)]  # a clip shorter than k frames repeats its own
 
-    settings = [network.name, rate, size, k]
-    return Feature("key-frames", "video", _digest(settings, "features/key_frames.py"), read, compute)
+    settings = {"rate": rate, "size": list(size), "k": k, "choice": choice}
+    recipe = Recipe("key-frames", 1, settings, (backbones.recipe(network),))
+    return Feature(recipe, "video", read, compute, lambda: np.zeros(k))
 
 
-def key_frame_objects(
-    network: Backbone, times: Mapping[str, np.ndarray], of_times: Feature, size: tuple[int, int] | None
-) -> Feature:
-    """Pooled features of each clip's key frames, float32 [k, d].
+def key_frame_objects(times: Feature, network: str, size: tuple[int, int], device: torch.device) -> Feature:
+    """Pooled features of each clip's key frames, float32 [k, d], from which objects are named.
 
-    :param times: clip id -> times of its key frames, s; ``of_times`` is the feature they come from.
-    :param size: height and width the frames are decoded to, px; None: as they are.
+    :param times: :func:`key_frame_times`. :param size: height and width the frames are decoded to, px.
     """
 
-    def read(clip: Clip) -> np.ndarray:
-        wanted = times[clip.id]
+    def read(clip: Clip, wanted: np.ndarray) -> np.ndarray:
         order = np.argsort(wanted)
-        frames = np.empty(0)
         found, _ = read_frames(clip.path, times=wanted[order], size=size)
         frames = np.empty_like(found)
         frames[order] = found
         return frames
 
-    digest = _digest([network.name, size, of_times.digest])
-    return Feature(f"objects-{network.name}", "video", digest, read, network.pooled)
+    def compute(frames: np.ndarray) -> np.ndarray:
+        return backbones.load(network, device).pooled(frames)
+
+    def nothing() -> np.ndarray:
+        return compute(np.zeros((times.recipe.settings["k"], *size, 3), np.uint8))
+
+    recipe = Recipe("key-frame-objects", 1, {"size": list(size)}, (backbones.recipe(network), times.recipe))
+    return Feature(recipe, "video", read, compute, nothing, uses=(times,))
 
 
-@dataclass(frozen=True)
 class Recogniser:
-    """Names objects: the head that turns pooled features into probabilities of named objects."""
+    """Names objects: pooled features -> probabilities of named objects.
 
-    name: str
-    objects: tuple[str, ...]
-    weight: np.ndarray | None  # [d, objects]; None: the network's own ImageNet classifier
-    bias: np.ndarray | None  # [objects]
-    network: Backbone
-    accuracy: float  # share of held-out pictures whose largest object comes first; NaN where not measured
+    :param probabilities: float32 [..., d] -> [..., objects], rows summing to 1.
+    :param accuracy: share of held-out pictures whose largest object comes first; NaN where not measured.
+    """
 
-    def probabilities(self, pooled: np.ndarray) -> np.ndarray:
-        """float32 [..., d] -> [..., objects], rows summing to 1."""
-        flat = pooled.reshape(-1, pooled.shape[-1])
-        if self.weight is None:
-            found = self.network.classify(flat)
-        else:
-            found = torch.softmax(torch.from_numpy(flat @ self.weight + self.bias), dim=1).numpy()
-        return found.reshape(*pooled.shape[:-1], -1)
+    def __init__(
+        self, objects: tuple[str, ...], probabilities: Callable[[np.ndarray], np.ndarray], accuracy: float
+    ) -> None:
+        self.objects, self._probabilities, self.accuracy = objects, probabilities, accuracy
+
+    def __call__(self, pooled: np.ndarray) -> np.ndarray:
+        flat = self._probabilities(pooled.reshape(-1, pooled.shape[-1]))
+        return flat.reshape(*pooled.shape[:-1], -1)
 
 
-def imagenet_recogniser(network: Backbone) -> Recogniser:
+def imagenet_recogniser(network: str, device: torch.device) -> Recogniser:
     """The network's own classifier of 1000 objects (section 2.2.2), for real pictures."""
-    return Recogniser("ImageNet classifier", network.classes, None, None, network, float("nan"))
+    backbone = backbones.load(network, device)
+    return Recogniser(backbone.classes, backbone.classify, float("nan"))
 
 
-def drawn_recogniser(network: Backbone, pictures: int, size: tuple[int, int], seed: int = 0) -> Recogniser:
+def probe_recipe(network: str, pictures: int, size: tuple[int, int]) -> Recipe:
+    """What :func:`drawn_recogniser` depends on."""
+    from avrepro.corpora import recipe
+
+    drawings = {"world": recipe("demo").version, "pictures": pictures, "size": list(size)}
+    return Recipe("drawn-objects", 1, drawings, (backbones.recipe(network),))
+
+
+@cache
+def drawn_recogniser(network: str, pictures: int, size: tuple[int, int], device: torch.device) -> Recogniser:
     """A linear probe on the network, taught the names of the drawn objects; for the demo world.
 
     ImageNet networks do not recognise drawings. The probe plays the part of the ImageNet classifier there: it
@@ -126,24 +128,25 @@ def drawn_recogniser(network: Backbone, pictures: int, size: tuple[int, int], se
     """
     from avrepro.corpora.demo.pictures import OBJECTS, object_pictures
 
-    objects = tuple(OBJECTS)
-    key = _digest([network.name, pictures, size, seed], "corpora/demo", "encode.py")
-    path = home() / "probes" / f"drawn-objects-{key[:16]}.npz"
+    path = home() / "probes" / f"drawn-objects-{probe_recipe(network, pictures, size).key[:16]}.npz"
     if not path.is_file():
-        rng = np.random.default_rng(seed)
+        backbone, rng = backbones.load(network, device), np.random.default_rng(0)
         pooled, presence = [], []
         for done in track(range(0, pictures, 100), "drawn objects to learn from", unit="hundred pictures"):
             frames, shares = object_pictures(min(100, pictures - done), rng)
-            pooled.append(network.pooled(_through_a_file(frames, size)))
+            pooled.append(backbone.pooled(_through_a_file(frames, size)))
             presence.append(shares)
         weight, bias, accuracy = _fit_probe(np.concatenate(pooled), np.concatenate(presence))
-        say(f"probe of {len(objects)} drawn objects: {accuracy:.2f} of held-out pictures right")
+        say(f"probe of {len(OBJECTS)} drawn objects: {accuracy:.2f} of held-out pictures right")
         with atomic(path) as temporary:
             np.savez(temporary, weight=weight, bias=bias, accuracy=accuracy)
     with np.load(path, allow_pickle=False) as probe:
-        return Recogniser(
-            "probe of drawn objects", objects, probe["weight"], probe["bias"], network, float(probe["accuracy"])
-        )
+        weight, bias, accuracy = probe["weight"], probe["bias"], float(probe["accuracy"])
+
+    def probabilities(pooled: np.ndarray) -> np.ndarray:
+        return torch.softmax(torch.from_numpy(pooled @ weight + bias), dim=1).numpy()
+
+    return Recogniser(tuple(OBJECTS), probabilities, accuracy)
 
 
 def _through_a_file(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -179,9 +182,3 @@ def _fit_probe(pooled: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np
     weight = head.weight.detach().numpy().T / deviation[:, None]
     bias = head.bias.detach().numpy() - mean @ weight
     return weight.astype(np.float32), bias.astype(np.float32), float(right.float().mean())
-
-
-def _digest(settings: list, *code: str) -> str:
-    return digests.of_values(
-        [settings, digests.code("features/objects.py", "media.py", *NETWORKS, *code), digests.versions()]
-    )

@@ -6,33 +6,31 @@ and for each box what a frozen ImageNet network sees there: one pass a frame, th
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torchvision.ops import roi_pool
 
-from avrepro import digests
+from avrepro import backbones
 from avrepro.corpora.base import Clip
 from avrepro.features.edges import EdgeDetector
 from avrepro.features.store import Feature
 from avrepro.media import read_frames
-from avrepro.models.caffenet import CaffeNet
-from avrepro.models.efficientnet import EfficientNetLite0
+from avrepro.recipes import Recipe
 
 TIMES = np.arange(10) + 0.5  # s; the paper takes 1 frame a second of 10 s and does not say which: the middle one
 STRIDE = 16  # px a cell of the networks' maps
-# px; where the first cell of the maps looks. CaffeNet's margins put it at 0; lite0's listens, by the gradients
-# with respect to the picture, to 9 or 10 px where height and width are multiples of 16: half a cell.
+# px; the centre of what the first cell of the maps depends on. CaffeNet's margins put it at 0; lite0's lies, by the
+# gradients with respect to the picture, at 9 or 10 px where height and width are multiples of 16: half a cell.
 FIRST_CELL = {"caffenet": 0, "efficientnet-lite0": 8}
-EFFICIENTNET_STAGE = 4
+CHANNELS = {"caffenet": 256, "efficientnet-lite0": 112}  # of the maps: conv5, and stage 4
 
 
 @dataclass(frozen=True)
 class Search:
-    """How EdgeBoxes looks for boxes; what is not named here is as its authors publish it, as in the paper."""
+    """Settings of EdgeBoxes; what is not named here is as its authors publish it, as in the paper."""
 
     boxes: int = 10  # best boxes of a frame that are kept, M_img (K in section 4)
     alpha: float = 0.65  # overlap (IoU) of neighbouring windows; lower is faster; up to 0.4 all of them are square
@@ -45,7 +43,7 @@ class Regions:
 
     times: np.ndarray  # float64 [regions], s
     boxes: np.ndarray  # float32 [regions, 4]: left, top, right, bottom as fractions 0..1 of the frame
-    scores: np.ndarray  # float32 [regions]; 0 where the whole frame had to do
+    scores: np.ndarray  # float32 [regions]; 0 where nothing was found and the whole frame is the region
 
 
 def edge_boxes(edges: np.ndarray, directions: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
@@ -101,8 +99,11 @@ def proposals(detector: EdgeDetector, size: tuple[int, int] | None, search: Sear
         last = int(np.flatnonzero(np.diff(began, prepend=-np.inf) > 0)[-1])
         return np.stack([propose(frame, detector, search) for frame in frames[: last + 1]])
 
-    settings = [detector.name, detector.digest, size, asdict(search)]
-    return Feature(f"proposals-{detector.name.replace(' ', '-')}", "video", _digest(settings), read, lambda rows: rows)
+    def nothing() -> np.ndarray:
+        return np.zeros((0, search.boxes, 5), np.float32)
+
+    settings = {"edges": detector.name, "size": size and list(size), "search": asdict(search)}
+    return Feature(Recipe("proposals", 1, settings, data=detector.digest), "video", read, lambda rows: rows, nothing)
 
 
 def regions_of(rows: np.ndarray) -> Regions:
@@ -113,51 +114,45 @@ def regions_of(rows: np.ndarray) -> Regions:
 
 
 def region_features(
-    network: EfficientNetLite0 | CaffeNet,
-    rows: Mapping[str, np.ndarray],
-    of_rows: Feature,
-    size: tuple[int, int] | None,
-    pooled: int = 6,
+    network: str, boxes: Feature, size: tuple[int, int] | None, pooled: int, device: torch.device
 ) -> Feature:
     """Features of each clip's regions, float16 [regions, channels x pooled x pooled], in the order of `regions_of`.
 
     The paper: CaffeNet's conv5 (256 channels), pooled 6 x 6, which is 9216 values, 1.8 MB for 100 regions.
     EfficientNet-lite0 gives 112 channels; 2 x 2 is 448 values, 90 kB.
 
-    :param rows: clip id -> its proposals; ``of_rows`` is the feature they come from.
-    :param size: height and width of the frames the network sees, px; multiples of 16. None: as they are.
+    :param network: name of the backbone, one of ``CHANNELS``. :param boxes: :func:`proposals`.
+    :param size: height and width of the frames that the network gets, px; multiples of 16. None: as they are.
     :param pooled: cells that each region is pooled to, in height and in width.
-    :raises ValueError: another network, or one that resizes frames by itself, so that its cells lie elsewhere.
+    :raises ValueError: another network.
     """
-    if network.name not in FIRST_CELL:
-        raise ValueError(f"region features: expected one of {', '.join(FIRST_CELL)}, found {network.name!r}")
-    if isinstance(network, EfficientNetLite0) and network.size is not None:
-        raise ValueError(f"region features: the network resizes frames to {network.size} px; load it with size=None")
+    if network not in CHANNELS:
+        raise ValueError(f"region features: expected one of {', '.join(CHANNELS)}, found {network!r}")
 
-    def read(clip: Clip) -> tuple[np.ndarray, np.ndarray]:
-        found = rows[clip.id]
-        return read_frames(clip.path, times=TIMES[: len(found)], size=size)[0], found
+    def read(clip: Clip, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return read_frames(clip.path, times=TIMES[: len(rows)], size=size)[0], rows
 
     def compute(decoded: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-        frames, found = decoded
-        return pool_regions(network, frames, found, pooled).astype(np.float16)
+        frames, rows = decoded
+        return pool_regions(backbones.load(network, device), frames, rows, pooled).astype(np.float16)
 
-    settings = [network.name, of_rows.digest, size, pooled]
-    digest = _digest([settings, digests.code("models/caffenet.py", "models/efficientnet.py")])
-    return Feature(f"regions-{network.name}", "video", digest, read, compute)
+    def nothing() -> np.ndarray:
+        return np.zeros((0, CHANNELS[network] * pooled**2), np.float16)
+
+    settings = {"size": size and list(size), "pooled": pooled}
+    recipe = Recipe("regions", 1, settings, (backbones.recipe(network), boxes.recipe))
+    return Feature(recipe, "video", read, compute, nothing, uses=(boxes,))
 
 
-def pool_regions(
-    network: EfficientNetLite0 | CaffeNet, frames: np.ndarray, rows: np.ndarray, pooled: int
-) -> np.ndarray:
+def pool_regions(network: Any, frames: np.ndarray, rows: np.ndarray, pooled: int) -> np.ndarray:
     """One pass a frame, then the maximum over each cell of each region: float32 [regions, channels x pooled x pooled].
 
-    frames: uint8 [frames, H, W, 3] RGB; rows: their proposals, [frames, boxes, 5].
+    network: CaffeNet or EfficientNetLite0; frames: uint8 [frames, H, W, 3] RGB; rows: their proposals,
+    [frames, boxes, 5].
     """
-    if isinstance(network, CaffeNet):
-        maps = network.region_maps(frames)
-    else:
-        maps = network.maps(frames, EFFICIENTNET_STAGE)
+    from torchvision.ops import roi_pool  # takes seconds to import
+
+    maps = network.region_maps(frames) if network.name == "caffenet" else network.maps(frames)
     height, width = frames.shape[1:3]
     frame, box = np.nonzero(~np.isnan(rows[..., 4]))
     # Fast R-CNN (Girshick, 2015) names a region by its first and its last pixel.
@@ -165,8 +160,3 @@ def pool_regions(
     with torch.inference_mode():
         regions = torch.from_numpy(np.column_stack([frame, pixels]).astype(np.float32))  # (regions, 5)
         return roi_pool(torch.from_numpy(maps), regions, pooled, spatial_scale=1 / STRIDE).flatten(1).numpy()
-
-
-def _digest(settings: list) -> str:
-    code = digests.code("features/regions.py", "features/edges.py", "media.py")
-    return digests.of_values([settings, code, digests.versions()])

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,105 +17,129 @@ from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.media import MediaError, stream_digest
 from avrepro.progress import say, track
+from avrepro.recipes import Recipe
+
+Stream = Literal["audio", "video"]
 
 
 @dataclass(frozen=True)
 class Feature:
     """How one array is made of a clip.
 
-    :param name: for people and the cache folder, for example ``"logmel-li2017"``.
-    :param stream: what it depends on: the encoded sound or the encoded pictures. A clip whose sound is
-        the same as another's shares its sound features.
-    :param digest: SHA-256 of everything else that it depends on: code, settings, weights.
-    :param read: decodes what is needed of a clip; runs in threads beside ``compute``.
-    :param compute: makes the array of it, on whatever device.
+    :param recipe: what the array depends on besides the clip; its name and key name the cache folder.
+    :param stream: the part of the clip that it depends on. Clips with the same encoded sound share sound features.
+    :param read: decodes what is needed of a clip, and is given the arrays of ``uses``; runs in threads.
+    :param compute: makes the array of what was read, on whatever device.
+    :param nothing: the array of a clip without this stream: silence, a black picture, an empty bag.
+    :param uses: features that this one builds on, such as the boxes whose contents it describes.
     """
 
-    name: str
-    stream: Literal["audio", "video"]
-    digest: str
-    read: Callable[[Clip], Any]
+    recipe: Recipe
+    stream: Stream
+    read: Callable[..., Any]
     compute: Callable[[Any], np.ndarray]
+    nothing: Callable[[], np.ndarray]
+    uses: tuple[Feature, ...] = ()
 
     @property
     def folder(self) -> Path:
-        return home() / "features" / f"{self.name}-{self.digest[:16]}"
+        return home() / "features" / f"{self.recipe.name.replace('/', '-')}-{self.recipe.key[:16]}"
+
+    def of(self, clip: Clip) -> np.ndarray:
+        """The array of one clip, computed here and now without the cache."""
+        return self.compute(self.read(clip, *(used.of(clip) for used in self.uses)))
 
 
 @dataclass(frozen=True)
 class ClipArrays:
     """The arrays of clips in order, read when they are asked for; all of one shape if rows are stacked."""
 
-    paths: tuple[Path, ...]
+    items: tuple[Path | np.ndarray, ...]
+    present: np.ndarray  # bool [clips]; False where the clip lacks the stream and has the array of nothing
 
     def __len__(self) -> int:
-        return len(self.paths)
+        return len(self.items)
 
     def __getitem__(self, rows: Any) -> np.ndarray:
         """One clip's array, or those of several rows stacked: [rows, ...]."""
         if isinstance(rows, int | np.integer):
-            return np.load(self.paths[rows], allow_pickle=False)
-        chosen = np.arange(len(self.paths))[rows]
-        return np.stack([np.load(self.paths[row], allow_pickle=False) for row in chosen])
+            item = self.items[rows]
+            return np.load(item, allow_pickle=False) if isinstance(item, Path) else item
+        return np.stack([self[int(row)] for row in np.arange(len(self.items))[rows]])
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self[row] for row in range(len(self)))
 
-    @property
-    def digest_names(self) -> list[str]:
-        """What the arrays are made of: feature folder and stream digest of each clip."""
-        return [f"{path.parent.parent.name}/{path.stem}" for path in self.paths]
+    def select(self, rows: np.ndarray) -> ClipArrays:
+        """Those of some clips, int [clips]; still read when they are asked for."""
+        return ClipArrays(tuple(self.items[row] for row in rows), self.present[rows])
 
 
-def extract(feature: Feature, corpus: Corpus, jobs: int | None = None) -> tuple[ClipArrays, Corpus]:
-    """Compute a feature of every clip, or find it in the cache.
+@dataclass(frozen=True)
+class Extraction:
+    """A feature of every clip of a corpus."""
 
-    :returns: the arrays, and the corpus without the clips that could not be decoded: those are listed
-        in its ``missing`` with the reason. The arrays are in the order of that corpus's clips.
-    """
+    arrays: ClipArrays  # in the order of the corpus's clips
+    reasons: dict[str, str]  # clip id -> why it lacks the stream
+
+
+def extract(feature: Feature, corpus: Corpus, jobs: int | None = None) -> Extraction:
+    """Compute a feature of every clip, or find it in the cache; a clip that cannot be decoded is reported."""
     jobs = jobs or min(os.cpu_count() or 1, 8)
-    failed: dict[str, str] = {}
+    used = [extract(one, corpus, jobs).arrays for one in feature.uses]
+    reasons: dict[str, str] = {}
     paths: dict[str, Path] = {}
 
     def locate(clip: Clip) -> Path | MediaError:
         try:
-            digest = stream_digest(clip.path, feature.stream)
+            digest = _digest_of(str(clip.path), clip.path.stat().st_mtime_ns, feature.stream)
         except MediaError as error:
             return error
+        except OSError as error:
+            return MediaError(clip.path, str(error.strerror))
         return feature.folder / digest[:2] / f"{digest}.npy"
 
-    def read(clip: Clip) -> Any:
+    def read(row: int) -> Any:
         try:
-            return feature.read(clip)
+            return feature.read(corpus.clips[row], *(arrays[row] for arrays in used))
         except MediaError as error:
             return error
 
     with ThreadPoolExecutor(jobs) as pool:
         for clip, found in zip(corpus.clips, pool.map(locate, corpus.clips), strict=True):
             if isinstance(found, MediaError):
-                failed[clip.id] = found.reason
+                reasons[clip.id] = found.reason
             else:
                 paths[clip.id] = found
-        todo = [clip for clip in corpus.clips if clip.id in paths and not paths[clip.id].is_file()]
+        todo = [row for row, clip in enumerate(corpus.clips) if clip.id in paths and not paths[clip.id].is_file()]
         if todo:
-            label = f"{feature.name} of {corpus.name}"
-            for clip, decoded in zip(todo, track(_ahead(pool, read, todo, 4 * jobs), label, len(todo)), strict=True):
+            label = f"{feature.recipe.name} of {corpus.name}"
+            for row, decoded in zip(todo, track(_ahead(pool, read, todo, 4 * jobs), label, len(todo)), strict=True):
+                clip = corpus.clips[row]
                 if isinstance(decoded, MediaError):
-                    failed[clip.id] = decoded.reason
+                    reasons[clip.id] = decoded.reason
                 elif not paths[clip.id].is_file():  # a clip before it may have had the same stream
                     with atomic(paths[clip.id]) as path:
                         np.save(path, feature.compute(decoded), allow_pickle=False)
-    for name, reason in failed.items():
-        say(f"{feature.name}: clip {name} is left out: {reason}")
-    usable = corpus.without(failed)
-    return ClipArrays(tuple(paths[clip.id] for clip in usable.clips)), usable
+    for name, reason in reasons.items():
+        say(f"{feature.recipe.name}: clip {name} has no usable {feature.stream}: {reason}")
+    present = np.array([clip.id not in reasons for clip in corpus.clips], dtype=bool)
+    nothing = feature.nothing() if reasons else None
+    items = [paths[clip.id] if here else nothing for clip, here in zip(corpus.clips, present, strict=True)]
+    return Extraction(ClipArrays(tuple(items), present), reasons)  # type: ignore[arg-type]
 
 
-def _ahead(pool: ThreadPoolExecutor, read: Callable, clips: Sequence[Clip], ahead: int) -> Iterator[Any]:
+@cache
+def _digest_of(path: str, changed: int, stream: Stream) -> str:
+    """Digest of one stream of a file; ``changed`` is when the file was written, so that it is read again then."""
+    return stream_digest(path, stream)
+
+
+def _ahead(pool: ThreadPoolExecutor, read: Callable, rows: Sequence[int], ahead: int) -> Iterator[Any]:
     """Results of ``read`` in order, never more than ``ahead`` clips decoded in advance (memory stays bounded)."""
-    waiting = [pool.submit(read, clip) for clip in clips[:ahead]]
-    for following in range(ahead, ahead + len(clips)):
+    waiting = [pool.submit(read, row) for row in rows[:ahead]]
+    for following in range(ahead, ahead + len(rows)):
         done = waiting.pop(0).result()
-        if following < len(clips):
-            waiting.append(pool.submit(read, clips[following]))
+        if following < len(rows):
+            waiting.append(pool.submit(read, rows[following]))
         yield done

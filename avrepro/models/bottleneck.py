@@ -1,20 +1,20 @@
 """Attention bottlenecks (Nagrani et al., NeurIPS 2021) on frozen features of frames and audio segments.
 
-A transformer looks at the frames, another one listens to the segments. From some layer on both also attend to a few
-shared tokens, the bottleneck, through which alone they tell each other what they found.
+Each modality has a transformer of its own. From layer L_f on both also attend to B shared tokens, the bottleneck, which
+is the only way from one modality to the other.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avrepro.models.parekh2018 import Bags, root_mean_square
+from avrepro.features.bags import Bags, root_mean_square
 
-SPREAD = 0.02  # standard deviation that learned tokens and positions start with: the authors'
+SPREAD = 0.02  # standard deviation of the initial tokens and positions: the authors'
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,8 @@ class BottleneckConfig:
     """Sizes.
 
     The paper's are those of ViT-Base (12 layers of 12 heads, 768 units, 3072 hidden ones, fusion after layer 8), which
-    begin with weights of ImageNet-21k and see patches. Some hundred clips cannot train as many anew, so ours are small.
+    start from weights of ImageNet-21k and take patches. Some hundred clips cannot train as many from scratch: ours are
+    small.
     """
 
     classes: int = 17
@@ -34,18 +35,15 @@ class BottleneckConfig:
     heads: int = 4
     hidden: int = 128  # units of the layers' perceptrons
     layers: int = 3  # of each modality
-    fusion_layer: int = 1  # layers before the bottleneck joins, L_f; as many as ``layers``: it never does
+    fusion_layer: int = 1  # layers before the bottleneck, L_f; equal to ``layers``: no fusion
     bottlenecks: int = 4  # B; the paper's
-    dropout: float = 0.3  # ours, of tokens too; the authors drop whole layers, and here there are only three
-
-    def values(self) -> dict:
-        return asdict(self)
+    dropout: float = 0.3  # ours, of tokens too; the authors drop whole layers, of which there are only three here
 
 
 class Stream(nn.Module):
-    """One modality: its tokens, class token first, and the layers that they pass."""
+    """One modality: its tokens, class token first, and their transformer layers."""
 
-    scale: Tensor  # that features are divided by
+    scale: Tensor  # root mean square of the features, by which they are divided
 
     def __init__(self, features: int, positions: int, config: BottleneckConfig) -> None:
         super().__init__()
@@ -68,22 +66,22 @@ class Stream(nn.Module):
         )
 
     def tokens(self, features: Tensor) -> Tensor:
-        """float [clips, proposals, features], in their order in time -> [clips, 1 + proposals, width]."""
+        """Features in order of time, float [clips, proposals, features] -> [clips, 1 + proposals, width]."""
         if features.shape[1] > len(self.position):
             raise ValueError(f"expected at most {len(self.position)} frames or segments, found {features.shape[1]}")
-        found = self.project(features / self.scale) + self.position[: features.shape[1]]  # (B, P, D)
-        return torch.cat([self.class_token.expand(len(found), 1, -1), self.dropout(found)], dim=1)
+        tokens = self.project(features / self.scale) + self.position[: features.shape[1]]  # (clips, P, D)
+        return torch.cat([self.class_token.expand(len(tokens), 1, -1), self.dropout(tokens)], dim=1)
 
 
 class BottleneckNetwork(nn.Module):
-    """Class scores of clips from bags of frames and segments that exchange what they know through a bottleneck."""
+    """Class scores of clips from frames and segments that are fused through a bottleneck."""
 
     def __init__(self, config: BottleneckConfig) -> None:
         super().__init__()
         if config.fusion_layer not in (*range(config.layers - 1), config.layers):
             raise ValueError(
                 f"fusion_layer: expected 0..{config.layers - 2} or {config.layers} of {config.layers} layers, found "
-                f"{config.fusion_layer}: what a layer writes to the bottleneck is read by the next one"
+                f"{config.fusion_layer}: the bottleneck's tokens after a layer are read by the next one"
             )
         self.config = config
         self.frames = Stream(config.frame_features, config.frames, config)
@@ -96,7 +94,7 @@ class BottleneckNetwork(nn.Module):
         """Logits of clips: the mean over the modalities that a clip has.
 
         :param frames: float [clips, F, frame_features]; ``segments``: float [clips, S, segment_features]; in order.
-        :param frame_mask: [clips, F], and ``segment_mask`` [clips, S]: true (or 1) for what is there, 0 for padding.
+        :param frame_mask: [clips, F], and ``segment_mask`` [clips, S]: true (or 1) for proposals, 0 for padding.
         :returns: float32 [clips, classes]; 0 for a clip with neither frames nor segments.
         :raises ValueError: more frames or segments than there are positions.
         """
@@ -106,32 +104,32 @@ class BottleneckNetwork(nn.Module):
     def by_modality(
         self, frames: Tensor, frame_mask: Tensor, segments: Tensor, segment_mask: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What each modality's class token says, float32 [2, clips, classes], and which clips have it, bool [2, clips].
+        """Logits of each modality's class token, float32 [2, clips, classes], and where clips have it, bool [2, clips].
 
-        Arguments as of :meth:`forward`; pictures come first. Nothing is to be read from logits of a modality that a
-        clip lacks: it takes no part in the bottleneck.
+        Arguments as of :meth:`forward`; video comes first. A modality that a clip lacks takes no part in its
+        bottleneck, and its logits mean nothing.
         """
         streams = (self.frames, self.segments)
         masks = (frame_mask.bool(), segment_mask.bool())
-        present = torch.stack([mask.any(dim=1) for mask in masks])  # (2, B)
-        own = [self.frames.tokens(frames), self.segments.tokens(segments)]  # (B, 1 + P, D) each
-        hidden = [F.pad(~mask, (1, 0)) for mask in masks]  # from attention: padding; the class token never is
-        shared = self.bottleneck.expand(len(frames), -1, -1)  # (B, bottlenecks, D)
+        present = torch.stack([mask.any(dim=1) for mask in masks])  # (2, clips)
+        own = [self.frames.tokens(frames), self.segments.tokens(segments)]  # (clips, 1 + P, D) each
+        padding = [F.pad(~mask, (1, 0)) for mask in masks]  # (clips, 1 + P); the class token is none
+        shared = self.bottleneck.expand(len(frames), -1, -1)  # (clips, B, D)
         for number in range(self.config.layers):
             if number < self.config.fusion_layer:
                 for at, stream in enumerate(streams):
-                    own[at] = stream.layers[number](own[at], src_key_padding_mask=hidden[at])
+                    own[at] = stream.layers[number](own[at], src_key_padding_mask=padding[at])
                 continue
-            told = []
+            written = []
             for at, stream in enumerate(streams):  # each attends to its own tokens and the bottleneck's
                 size = own[at].shape[1]
                 out = stream.layers[number](
                     torch.cat([own[at], shared], dim=1),
-                    src_key_padding_mask=F.pad(hidden[at], (0, self.config.bottlenecks)),
+                    src_key_padding_mask=F.pad(padding[at], (0, self.config.bottlenecks)),
                 )
                 own[at] = out[:, :size]
-                told.append(out[:, size:])
-            shared = _mean(torch.stack(told), present)  # all that one learns of the other
+                written.append(out[:, size:])
+            shared = _mean(torch.stack(written), present)  # the paper's average over modalities
         return torch.stack([self.classify(tokens[:, 0]) for tokens in own]).float(), present
 
     def prepare(self, frames: Bags, segments: Bags) -> None:
@@ -142,5 +140,5 @@ class BottleneckNetwork(nn.Module):
 
 def _mean(values: Tensor, present: Tensor) -> Tensor:
     """Over the modalities that a clip has: [2, clips, ...] and bool [2, clips] -> [clips, ...]; 0 where it has none."""
-    kept = present.reshape(*present.shape, *[1] * (values.ndim - 2))
-    return (values * kept).sum(dim=0) / kept.sum(dim=0).clamp(min=1)
+    weight = present.reshape(*present.shape, *[1] * (values.ndim - 2))
+    return (values * weight).sum(dim=0) / weight.sum(dim=0).clamp(min=1)

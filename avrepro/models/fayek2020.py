@@ -1,20 +1,22 @@
-"""Fayek and Kumar (2020): a ConvNet that hears, a network that sees, and fusions of what the two say.
+"""Fayek and Kumar (2020): an audio ConvNet, a visual network, and fusions of their outputs.
 
-Outputs of the two models are probabilities of the classes, ``h_a`` and ``h_v``; everything that fuses them reads those
-and nothing else of a clip.
+The two models' outputs are probabilities of the classes, ``h_a`` and ``h_v``; fusions read those and nothing else of a
+clip.
 """
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-SMALLEST = 1e-6  # of a probability and of a deviation that something is divided by
+from avrepro.models.audio import band_deviation, centred, recorded, start_at_frequencies
+
+PADDED = ("B1", "B2", "B3", "B4")  # blocks whose convolutions look beyond the end of a clip
+SMALLEST = 1e-6  # of a probability, and of a deviation that something is divided by
 
 
 @dataclass(frozen=True)
@@ -27,16 +29,11 @@ class AudioConfig:
     instance: int = 2048  # features of a segment: block B5
     units: int = 1024  # of B6 and B7
 
-    def values(self) -> dict:
-        return asdict(self)
-
 
 class AudioConvNet(nn.Module):
     """Log-mel spectrogram -> probability of each class in the clip (section 3.1, Table 1).
 
-    A segment is 96 frames, one every 32, and with the margins of the convolutions before B5 it sees 212; B8's sigmoids
-    are averaged over segments by G. Ours, as the paper does not say: each band less its mean over the clip, so that
-    microphone and steady background go, over its deviation in the training clips.
+    A segment is 96 frames, one every 32; with the margins of the convolutions before B5 it sees 212.
     """
 
     deviation: Tensor
@@ -44,7 +41,7 @@ class AudioConvNet(nn.Module):
     def __init__(self, config: AudioConfig) -> None:
         super().__init__()
         self.config = config
-        self.register_buffer("deviation", torch.ones(config.mels))
+        self.register_buffer("deviation", torch.ones(config.mels))  # of each band; part of the checkpoint
         self.blocks = nn.ModuleDict()
         inputs = 1
         for number, outputs in enumerate(config.channels, start=1):
@@ -55,27 +52,42 @@ class AudioConvNet(nn.Module):
         for name, outputs, size in (("B5", config.instance, (3, 2)), ("B6", config.units, 1), ("B7", config.units, 1)):
             self.blocks[name] = nn.Sequential(*_convolution(inputs, outputs, size, 0))
             inputs = outputs
-        self.blocks["B8"] = nn.Conv2d(inputs, config.classes, 1)
+        self.blocks["B8"] = nn.Sequential(nn.Conv2d(inputs, config.classes, 1))
 
-    def segments(self, log_mel: Tensor) -> Tensor:
-        """Probability of each class in each segment.
+    def segments(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Probability of each class in each segment, and which segments lie within the recording.
 
-        :param log_mel: float [clips, frames >= 96, 64], 100 frames a second.
-        :returns: float [clips, frames // 32 - 2, classes].
+        :param log_mel: float [clips, frames >= 96, 64], 100 frames a second; -inf beyond the end of a short clip.
+        :returns: float [clips, frames // 32 - 2, classes], and bool [clips, frames // 32 - 2].
         """
-        maps = ((log_mel - log_mel.mean(dim=1, keepdim=True)) / self.deviation).unsqueeze(1)  # (B, 1, T, M)
-        for block in self.blocks.values():
-            maps = block(maps)  # (B, C, T', M')
-        return torch.sigmoid(maps.squeeze(3)).transpose(1, 2)
+        frames, size = recorded(log_mel).sum(dim=1, keepdim=True), 1  # (B, 1); frames of a column of the maps
+        padded = PADDED if bool((frames < log_mel.shape[1]).any()) else ()
+        maps = (centred(log_mel) / self.deviation).unsqueeze(1)  # (B, 1, T, M)
+        for name, block in self.blocks.items():
+            for layer in block:  # type: ignore[attr-defined]
+                maps = layer(maps)  # (B, C, T, M), of ever fewer columns and bands
+                if isinstance(layer, nn.MaxPool2d):
+                    size *= 4 if name == "B1" else 2
+                if isinstance(layer, nn.MaxPool2d | nn.ReLU) and name in padded:
+                    maps = maps * _within(frames, maps.shape[2], size)[:, None, :, None]  # as if the clip ended there
+        probability = torch.sigmoid(maps.squeeze(3)).transpose(1, 2)  # (B, S, C)
+        return probability, _within(frames - 2 * size, probability.shape[1], size)  # a segment is three columns
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """G, global average pooling: float [clips, classes], 0..1."""
-        return self.segments(log_mel).mean(dim=1)
+        """G, global average pooling over the segments within the recording: float [clips, classes], 0..1."""
+        probability, within = self.segments(log_mel)  # (B, S, C), (B, S)
+        within[:, 0] = True  # also of a clip that is shorter than a segment
+        return (probability * within.unsqueeze(2)).sum(dim=1) / within.sum(dim=1, keepdim=True)
 
     def prepare(self, log_mel: Tensor, weak_labels: Tensor) -> None:
         """Take the bands' deviations over training clips, float [clips, frames, mels], and first guesses of classes."""
-        _guess(self.blocks["B8"], weak_labels.mean(dim=0))
-        self.deviation.copy_((log_mel - log_mel.mean(dim=1, keepdim=True)).std(dim=(0, 1)).clamp(min=1e-3))
+        start_at_frequencies(self.blocks["B8"][0], weak_labels.mean(dim=0))  # type: ignore[index]
+        self.deviation.copy_(band_deviation(log_mel))
+
+
+def _within(frames: Tensor, columns: int, size: int) -> Tensor:
+    """Which columns of ``size`` frames lie within the first ``frames`` [clips, 1] of a clip, bool [clips, columns]."""
+    return torch.arange(1, columns + 1, device=frames.device) * size <= frames
 
 
 def _convolution(inputs: int, outputs: int, size: int | tuple[int, int], padding: int) -> list[nn.Module]:
@@ -92,9 +104,6 @@ class VisualConfig:
     inputs: int = 2048  # features of a frame
     hidden: tuple[int, int, int, int] = (2048, 2048, 1024, 1024)
     dropout: float = 0.3  # after the first two
-
-    def values(self) -> dict:
-        return asdict(self)
 
 
 class VisualNetwork(nn.Module):
@@ -126,15 +135,9 @@ class VisualNetwork(nn.Module):
 
     def prepare(self, features: Tensor, weak_labels: Tensor) -> None:
         """Take mean and deviation of training clips' features, float [clips, inputs], and first guesses of classes."""
-        _guess(self.layers[-1], weak_labels.mean(dim=0))
+        start_at_frequencies(self.layers[-1], weak_labels.mean(dim=0))
         self.mean.copy_(features.mean(dim=0))
         self.deviation.copy_(features.std(dim=0).clamp(min=1e-3))
-
-
-def _guess(layer: nn.Module, frequencies: Tensor) -> None:
-    """Start an output at its classes' log odds, so that training does not begin by unlearning a half for each; ours."""
-    with torch.no_grad():
-        layer.bias.copy_(torch.logit(frequencies, eps=1e-3))  # type: ignore[operator]
 
 
 def clip_loss(probability: Tensor, weak_labels: Tensor) -> Tensor:
@@ -143,176 +146,205 @@ def clip_loss(probability: Tensor, weak_labels: Tensor) -> Tensor:
 
 
 def co_supervised(weak_labels: Tensor, teacher: Tensor, weight: float) -> Tensor:
-    """What a generation learns from: (1 - weight) y + weight p, labels and the previous generation's predictions.
+    """Targets of a generation: (1 - weight) y + weight p, labels and the previous generation's predictions.
 
     Sequential co-supervision (Kumar and Ithapu 2020); all float [clips, classes], 0..1.
     """
     return (1 - weight) * weak_labels + weight * teacher
 
 
-# --- fusions of h_a and h_v, normalised; each gives logits [clips, classes] ------------------------------------------
+# --- fusions of h_a and h_v ------------------------------------------------------------------------------------------
 
 
-class Regression(nn.Module):
-    """A linear layer on both outputs (section 3.3); its L2 penalty is ``penalty``."""
+class Fusion(nn.Module):
+    """What the learnt fusions share: outputs of zero mean and unit deviation in training (section 4.2) -> logits."""
+
+    moments: Tensor
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        self.linear = nn.Linear(2 * classes, classes)
+        # [(audio, visual), (mean, deviation), classes]; part of the checkpoint
+        self.register_buffer("moments", torch.stack([torch.zeros(classes), torch.ones(classes)]).repeat(2, 1, 1))
+
+    def prepare(self, moments: Tensor, frequencies: Tensor) -> None:
+        """Take the moments of both outputs over the training clips, and first guesses of classes.
+
+        :param moments: [2, 2, classes]: (audio, visual), (mean, deviation).
+        :param frequencies: share 0..1 of the training clips that have each class.
+        """
+        self.moments.copy_(moments)
+        self.moments[:, 1].clamp_(min=SMALLEST)
+        for layer in self.outputs():
+            start_at_frequencies(layer, frequencies)
+
+    def normalised(self, h_a: Tensor, h_v: Tensor) -> tuple[Tensor, Tensor]:
+        (mean_a, deviation_a), (mean_v, deviation_v) = self.moments
+        return (h_a - mean_a) / deviation_a, (h_v - mean_v) / deviation_v
+
+    def logits(self, h_a: Tensor, h_v: Tensor) -> Tensor:
+        """Normalised outputs -> logits, all [clips, classes]."""
+        raise NotImplementedError
+
+    def outputs(self) -> list[nn.Module]:
+        """The layers whose outputs become probabilities of the classes."""
+        raise NotImplementedError
+
+    def loss(self, h_a: Tensor, h_v: Tensor, weak_labels: Tensor) -> Tensor:
+        """Equation 2 of the fused probabilities; outputs as the models give them."""
+        return F.binary_cross_entropy_with_logits(self.logits(*self.normalised(h_a, h_v)), weak_labels)
 
     def forward(self, h_a: Tensor, h_v: Tensor) -> Tensor:
+        """Outputs as the models give them -> fused probabilities, all [clips, classes], 0..1."""
+        return torch.sigmoid(self.logits(*self.normalised(h_a, h_v)))
+
+
+class Regression(Fusion):
+    """A linear layer on both outputs, L2 regularised (section 3.3)."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__(classes)
+        self.linear = nn.Linear(2 * classes, classes)
+
+    def logits(self, h_a: Tensor, h_v: Tensor) -> Tensor:
         return self.linear(torch.cat([h_a, h_v], dim=1))
 
-    def ends(self) -> list[nn.Linear]:
-        """The layers whose outputs become probabilities of the classes."""
+    def outputs(self) -> list[nn.Module]:
         return [self.linear]
 
-    def penalty(self) -> Tensor:
-        """Lambda times the squared weights, lambda = 1e-5."""
-        return 1e-5 * self.linear.weight.square().sum()
+    def loss(self, h_a: Tensor, h_v: Tensor, weak_labels: Tensor) -> Tensor:
+        """With the penalty: lambda times the squared weights, lambda = 1e-5."""
+        return super().loss(h_a, h_v, weak_labels) + 1e-5 * self.linear.weight.square().sum()
 
 
-class MLP(nn.Module):
-    """One hidden layer with batch normalisation, ReLU and dropout 0.5 on both outputs (section 3.3).
+class MLP(Fusion):
+    """One hidden layer on both outputs (section 3.3)."""
 
-    Also ``n_attn`` of equation 3, which has the same layers (section 4.2); of one modality in the ablations.
-    """
+    def __init__(self, classes: int, units: int = 512) -> None:
+        super().__init__(classes)
+        self.layers = _perceptron(2 * classes, units, classes)
 
-    def __init__(self, inputs: int, classes: int, units: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(inputs, units), nn.BatchNorm1d(units), nn.ReLU(), nn.Dropout(0.5), nn.Linear(units, classes)
-        )
+    def logits(self, h_a: Tensor, h_v: Tensor) -> Tensor:
+        return self.layers(torch.cat([h_a, h_v], dim=1))
 
-    def forward(self, *outputs: Tensor) -> Tensor:
-        return self.layers(torch.cat(outputs, dim=1))
-
-    def ends(self) -> list[nn.Linear]:
-        return [self.layers[-1]]  # type: ignore[list-item]
+    def outputs(self) -> list[nn.Module]:
+        return [self.layers[-1]]
 
 
-class Attention(nn.Module):
+class Attention(Fusion):
     """Attention weighs both modalities clip by clip and class by class (section 3.4, equations 3 to 6).
-
-    Equation 5 is printed without tildes, which would leave n_a and n_v without a use. Built as text and figure 1 say:
-    h~_av = alpha_a h~_a + (1 - alpha_a) h~_v. "Single layer networks with 512 units and sigmoid activations" is read
-    as one hidden layer of 512 and an output layer of as many units as classes, which alpha_a has to fit.
 
     :param attends: what ``n_attn`` reads: both; or, in Table 4, ``self`` or ``cross``: a network a modality, which
         reads its own or the other's output, and the two weights are divided by their sum.
     :param transforms: n_a and n_v; without, they are the identity on the normalised outputs.
     :param combines: n_av; without, it is the identity, and h~_av is a probability already.
+    :param reading: of "n_a, n_v, and n_av are all single layer networks with 512 units and sigmoid activations". All
+        have a hidden layer of 512 and an output layer of as many units as classes, which alpha_a has to fit.
+        ``printed``: a sigmoid after both, initial values as usual. ``average`` (ours): the same, and initial values
+        with which the fusion starts as the average. ``linear``: n_a and n_v have no sigmoid after the last layer.
     """
 
     def __init__(
-        self, classes: int, units: int, attends: str = "both", transforms: bool = True, combines: bool = True
+        self,
+        classes: int,
+        units: int = 512,
+        attends: Literal["both", "self", "cross"] = "both",
+        transforms: bool = True,
+        combines: bool = True,
+        reading: Literal["average", "printed", "linear"] = "average",
     ) -> None:
-        super().__init__()
-        self.attends = attends
+        super().__init__(classes)
+        self.attends, self.reading = attends, reading
         if attends == "both":
-            self.n_attn = MLP(2 * classes, classes, units)
+            self.n_attn = _perceptron(2 * classes, units, classes)
         else:
-            self.n_attn_a, self.n_attn_v = (MLP(classes, classes, units) for _ in range(2))
-        self.n_a, self.n_v = (_sigmoid_layers(classes, units) if transforms else nn.Identity() for _ in range(2))
-        self.n_av = _sigmoid_layers(classes, units)[:-1] if combines else None
+            self.n_attn_a, self.n_attn_v = (_perceptron(classes, units, classes) for _ in range(2))
+        self.n_a, self.n_v = (
+            _sigmoid_layers(classes, units, bounded=reading != "linear") if transforms else None for _ in range(2)
+        )
+        self.n_av = _sigmoid_layers(classes, units, bounded=False) if combines else None
 
     def weights(self, h_a: Tensor, h_v: Tensor) -> Tensor:
-        """alpha_a, equation 3: how far sound is believed, [clips, classes], 0..1; vision gets the rest."""
+        """alpha_a of normalised outputs (equation 3), the weight of audio: [clips, classes], 0..1."""
         if self.attends == "both":
-            return torch.sigmoid(self.n_attn(h_a, h_v))
+            return torch.sigmoid(self.n_attn(torch.cat([h_a, h_v], dim=1)))
         read_a, read_v = (h_a, h_v) if self.attends == "self" else (h_v, h_a)
         log_a, log_v = F.logsigmoid(self.n_attn_a(read_a)), F.logsigmoid(self.n_attn_v(read_v))
         return torch.sigmoid(log_a - log_v)  # alpha_a / (alpha_a + alpha_v), however small both are
 
-    def forward(self, h_a: Tensor, h_v: Tensor) -> Tensor:
-        alpha = self.weights(h_a, h_v)
-        fused = alpha * self.n_a(h_a) + (1 - alpha) * self.n_v(h_v)  # equations 4 and 5
+    def logits(self, h_a: Tensor, h_v: Tensor) -> Tensor:
+        return self.fused(h_a, h_v, self.weights(h_a, h_v))
+
+    def fused(self, h_a: Tensor, h_v: Tensor, alpha: Tensor) -> Tensor:
+        """Logits of normalised outputs and given weights, which may be the same for all clips, [classes]."""
+        transformed_a = self.n_a(h_a) if self.n_a is not None else h_a  # equation 4
+        transformed_v = self.n_v(h_v) if self.n_v is not None else h_v
+        mixed = alpha * transformed_a + (1 - alpha) * transformed_v  # equation 5, with the tildes of figure 1
         if self.n_av is None:
-            return torch.logit(fused, eps=SMALLEST)
-        return self.n_av(fused)  # equation 6, whose sigmoid is in the loss
+            return torch.logit(mixed, eps=SMALLEST)
+        return self.n_av(mixed)  # equation 6; its last sigmoid is in the loss and in forward
 
-    def ends(self) -> list[nn.Linear]:
-        return [self.n_av[-1]] if self.n_av is not None else [self.n_a[-2], self.n_v[-2]]  # type: ignore[index, list-item]
+    def outputs(self) -> list[nn.Module]:
+        if self.n_av is not None:
+            return [self.n_av[-1]]
+        return [self.n_a[2], self.n_v[2]]  # type: ignore[index]
+
+    def prepare(self, moments: Tensor, frequencies: Tensor) -> None:
+        super().prepare(moments, frequencies)
+        if self.reading == "average":
+            self.start_as_average()
+
+    def start_as_average(self) -> None:
+        """Initial values with which the fusion is nearly the average of both outputs; ours.
+
+        With usual ones, a sigmoid of a sigmoid of a sigmoid gives all clips nearly the same logit, from which training
+        hardly gets away. Here networks start in the nearly linear middle of their sigmoids: alpha_a is a half, n_a and
+        n_v undo the normalisation, sigmoid(p - mean) = 1/2 + (p - mean) / 4, and n_av goes on with the line that
+        meets logit(p) at the mean and at a half.
+        """
+        for network in [self.n_attn] if self.attends == "both" else [self.n_attn_a, self.n_attn_v]:
+            nn.init.zeros_(network[-1].weight)  # type: ignore[arg-type]
+            nn.init.zeros_(network[-1].bias)  # type: ignore[arg-type]
+        mean, (deviation_a, deviation_v) = self.moments[:, 0].mean(dim=0).clamp(1e-3, 0.499), self.moments[:, 1]
+        first = torch.logit(mean)
+        slope = first / (mean - 0.5)
+        if self.n_av is None:
+            start_linear(self.n_a, slope * deviation_a, first)  # type: ignore[arg-type]
+            start_linear(self.n_v, slope * deviation_v, first)  # type: ignore[arg-type]
+        elif self.n_a is None:
+            start_linear(self.n_av, slope * (deviation_a + deviation_v) / 2, first)
+        else:
+            start_linear(self.n_a, deviation_a, torch.zeros_like(first))
+            start_linear(self.n_v, deviation_v, torch.zeros_like(first))  # type: ignore[arg-type]
+            start_linear(self.n_av, 4 * slope, first, centre=0.5)
 
 
-def _sigmoid_layers(classes: int, units: int) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(classes, units), nn.Sigmoid(), nn.Linear(units, classes), nn.Sigmoid())
+def start_linear(layers: nn.Sequential, slope: Tensor, offset: Tensor, centre: float = 0.0) -> None:
+    """Let a hidden layer of sigmoids and a linear one start as offset + slope (x - centre), class by class.
 
+    The hidden units read a random rotation Q of the input, sigmoid(s Q x) = 1/2 + s Q x / 4 where it is small, and the
+    output layer turns it back. Of more classes than units, as many random directions as units are kept.
 
-FUSIONS: dict[str, Callable[[int, int], nn.Module]] = {  # (classes, units) -> a fusion that is trained
-    "regression": lambda classes, units: Regression(classes),
-    "mlp": lambda classes, units: MLP(2 * classes, classes, units),
-    "attention": Attention,
-    "attention_self": lambda classes, units: Attention(classes, units, attends="self"),
-    "attention_cross": lambda classes, units: Attention(classes, units, attends="cross"),
-    "attention_without_na_nv": lambda classes, units: Attention(classes, units, transforms=False),
-    "attention_without_nav": lambda classes, units: Attention(classes, units, combines=False),
-}
-
-
-class Fusions(nn.Module):
-    """Several fusions trained together, each as if it were alone: they share the data and no parameter.
-
-    Each keeps a copy of itself as it was best on the validation clips, so that what is saved of a training holds
-    those too.
-
-    :param names: of ``FUSIONS``. :param units: hidden units, 512 in the paper.
+    :param slope: [classes]; ``offset`` likewise.
     """
+    hidden, output = layers[0], layers[2]
+    units, classes = hidden.weight.shape  # type: ignore[misc]
+    scale = 0.25 * (units / min(units, classes)) ** 0.5  # so that hidden units get numbers of deviation 1/4
+    nn.init.orthogonal_(hidden.weight)  # type: ignore[arg-type]
+    with torch.no_grad():
+        output.weight.copy_(4 / scale * slope[:, None] * hidden.weight.T)  # type: ignore[operator]
+        output.bias.copy_(offset - output.weight.sum(dim=1) / 2)  # type: ignore[operator]
+        hidden.weight.mul_(scale)  # type: ignore[operator]
+        hidden.bias.copy_(-centre * hidden.weight.sum(dim=1))  # type: ignore[operator]
 
-    moments: Tensor
-    best_scores: Tensor
 
-    def __init__(self, names: tuple[str, ...], classes: int, units: int) -> None:
-        super().__init__()
-        self.units = units
-        self.members = nn.ModuleDict({name: FUSIONS[name](classes, units) for name in names})
-        self.best = copy.deepcopy(self.members).requires_grad_(False)
-        self.register_buffer("moments", torch.tensor([0.0, 1.0]).repeat(2, 1)[..., None].repeat(1, 1, classes))
-        self.register_buffer("best_scores", torch.full((len(names),), -1.0, dtype=torch.float64))
+def _perceptron(inputs: int, units: int, classes: int) -> nn.Sequential:
+    """Hidden layer with batch normalisation, ReLU and dropout 0.5: the MLP fusion and n_attn (sections 3.3, 4.2)."""
+    return nn.Sequential(
+        nn.Linear(inputs, units), nn.BatchNorm1d(units), nn.ReLU(), nn.Dropout(0.5), nn.Linear(units, classes)
+    )
 
-    def prepare(self, audio: tuple[Tensor, Tensor], visual: tuple[Tensor, Tensor], frequencies: Tensor) -> None:
-        """Take mean and deviation of the training clips' outputs (section 4.2), and first guesses; each [classes].
 
-        :param frequencies: share 0..1 of the training clips that have each class.
-        """
-        for fusion in self.members.values():
-            for layer in fusion.ends():  # type: ignore[operator]
-                _guess(layer, frequencies)
-        self.best.load_state_dict(self.members.state_dict())
-        self.moments.copy_(torch.stack([torch.stack(audio), torch.stack(visual)]))
-        self.moments[:, 1].clamp_(min=SMALLEST)
-
-    def normalised(self, h_a: Tensor, h_v: Tensor) -> tuple[Tensor, Tensor]:
-        """Zero mean and unit deviation in the training clips; both [clips, classes]."""
-        (mean_a, deviation_a), (mean_v, deviation_v) = self.moments
-        return (h_a - mean_a) / deviation_a, (h_v - mean_v) / deviation_v
-
-    def loss(self, h_a: Tensor, h_v: Tensor, weak_labels: Tensor) -> Tensor:
-        """Sum of all fusions' losses: the gradient of each is that of its own."""
-        h_a, h_v = self.normalised(h_a, h_v)
-        total = torch.zeros((), device=h_a.device)
-        for fusion in self.members.values():
-            total = total + F.binary_cross_entropy_with_logits(fusion(h_a, h_v), weak_labels)
-            if isinstance(fusion, Regression):
-                total = total + fusion.penalty()
-        return total
-
-    def forward(self, h_a: Tensor, h_v: Tensor, best: bool = True) -> Tensor:
-        """Probabilities of every fusion, [clips, fusions, classes], in the order of their names.
-
-        :param best: by the copies that were best on validation; else as the fusions are now.
-        """
-        h_a, h_v = self.normalised(h_a, h_v)
-        members = self.best if best else self.members
-        return torch.stack([torch.sigmoid(fusion(h_a, h_v)) for fusion in members.values()], dim=1)
-
-    def weights(self, h_a: Tensor, h_v: Tensor, name: str = "attention") -> Tensor:
-        """alpha_a of one attention fusion, [clips, classes]."""
-        return self.best[name].weights(*self.normalised(h_a, h_v))  # type: ignore[operator]
-
-    def keep_best(self, scores: dict[str, float]) -> None:
-        """Copy the fusions whose validation score is higher than any before."""
-        for number, (name, score) in enumerate(scores.items()):
-            if score > self.best_scores[number]:
-                self.best_scores[number] = score
-                self.best[name].load_state_dict(self.members[name].state_dict())
+def _sigmoid_layers(classes: int, units: int, bounded: bool) -> nn.Sequential:
+    """n_a, n_v and n_av; ``bounded``: with a sigmoid after the last layer."""
+    layers = [nn.Linear(classes, units), nn.Sigmoid(), nn.Linear(units, classes)]
+    return nn.Sequential(*layers, *[nn.Sigmoid()] * bounded)

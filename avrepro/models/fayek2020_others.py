@@ -12,15 +12,15 @@ Blocks are timm's and torchvision's. Wider, narrower and shallower ones are a ma
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import isfinite
 from typing import Any, Literal
 
 import torch
-from timm.models import resnet
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.video.resnet import BasicBlock, Bottleneck, Conv2Plus1D
+
+from avrepro.models.audio import recorded, start_at_frequencies
 
 Block = Literal["basic", "bottleneck"]
 HEADS = ("audio", "visual", "joint")
@@ -36,10 +36,7 @@ class ResidualAudioConfig:
     block: Block = "bottleneck"
     layers: tuple[int, int, int, int] = (3, 4, 6, 3)  # blocks of each stage
     channels: tuple[int, int, int, int] = (64, 128, 256, 512)  # four times as many come out of bottlenecks
-    stride: int = 1  # frames averaged into one before the first convolution: a smaller picture of the sound
-
-    def values(self) -> dict:
-        return asdict(self)
+    stride: int = 1  # frames averaged into one before the first convolution
 
 
 @dataclass(frozen=True)
@@ -51,68 +48,77 @@ class VideoR2Plus1DConfig:
     layers: tuple[int, ...] = (3, 4, 23, 3)  # blocks of each stage
     channels: tuple[int, ...] = (64, 128, 256, 512)  # four times as many come out of bottlenecks
 
-    def values(self) -> dict:
-        return asdict(self)
 
-
-class ResidualAudio(nn.Module):
-    """Log-mel spectrogram -> logits: a residual network for pictures that have one channel, time by frequency."""
+class Classifier(nn.Module):
+    """Inputs scaled as in the training clips -> features -> logits by a last layer, :attr:`classify`."""
 
     mean: Tensor
     deviation: Tensor
+    classify: nn.Linear
+    width: int  # features of a clip
+
+    def __init__(self, mean: Tensor, deviation: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("mean", mean)
+        self.register_buffer("deviation", deviation)
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Means of the last maps over time and space or frequency, [clips, width]."""
+        raise NotImplementedError
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits [clips, classes]."""
+        return self.classify(self.features(inputs))
+
+    def scale_by(self, values: Tensor, weak_labels: Tensor) -> None:
+        """Fit what is not trained by gradient: scales, to ``values`` [any, scales], and the classes' shares."""
+        self.mean.copy_(values.mean(dim=0))
+        self.deviation.copy_(values.std(dim=0).clamp(min=1e-3))
+        start_at_base_rates(self.classify, weak_labels)
+
+
+class ResidualAudio(Classifier):
+    """Log-mel spectrogram, float [clips, frames, mels], -inf beyond the end of a short clip: a residual network.
+
+    Any number of frames from 32 x stride on.
+    """
 
     def __init__(self, config: ResidualAudioConfig) -> None:
-        super().__init__()
+        super().__init__(torch.zeros(config.mels), torch.ones(config.mels))
         self.config = config
-        self.register_buffer("mean", torch.zeros(config.mels))
-        self.register_buffer("deviation", torch.ones(config.mels))
         # Any: timm's own hint asks for a block where it means a class of blocks.
+        from timm.models import resnet  # takes seconds to import
+
         block: Any = resnet.Bottleneck if config.block == "bottleneck" else resnet.BasicBlock
         self.network = resnet.ResNet(
             block, config.layers, num_classes=config.classes, in_chans=1, channels=config.channels
         )
-        self.width: int = self.network.num_features
+        self.width = self.network.num_features
 
     @property
-    def classify(self) -> nn.Linear:
-        """The last layer."""
+    def classify(self) -> nn.Linear:  # type: ignore[override]
         return self.network.fc
 
-    def features(self, log_mel: Tensor) -> Tensor:
-        """Means of the last maps over time and frequency, [clips, width]; input as of :meth:`forward`."""
-        scaled = (log_mel - self.mean) / self.deviation
+    def features(self, inputs: Tensor) -> Tensor:
+        scaled = torch.where(inputs > -torch.inf, (inputs - self.mean) / self.deviation, 0.0)
         picture = F.avg_pool2d(scaled.unsqueeze(1), (self.config.stride, 1))  # (B, 1, T / stride, M)
         return self.network.forward_head(self.network.forward_features(picture), pre_logits=True)
 
-    def forward(self, log_mel: Tensor) -> Tensor:
-        """Logits [clips, classes] of log-mel float [clips, frames, mels]; any number of frames from 32 x stride on."""
-        return self.classify(self.features(log_mel))
-
     def prepare(self, log_mel: Tensor, weak_labels: Tensor) -> None:
-        """Fit what is not trained by gradient on training clips: the bands' scale, and how common a class is.
-
-        :param log_mel: float [clips, frames, mels]. :param weak_labels: 0 or 1, [clips, classes].
-        """
-        self.mean.copy_(log_mel.mean(dim=(0, 1)))
-        self.deviation.copy_(log_mel.std(dim=(0, 1)).clamp(min=1e-3))
-        start_at_base_rates(self.classify, weak_labels)
+        """Of training clips: ``log_mel`` as above, ``weak_labels`` 0 or 1, [clips, classes]."""
+        self.scale_by(log_mel[recorded(log_mel)], weak_labels)
 
 
-class VideoR2Plus1D(nn.Module):
-    """Frames -> logits: residual blocks of convolutions over space, each followed by one over time.
+class VideoR2Plus1D(Classifier):
+    """Frames, 0..255, [clips, frames, H, W, 3] RGB: residual blocks of convolutions over space, each then over time.
 
-    As torchvision's ``VideoResNet`` (the same weights give the same output at its widths), with dials. Of the stem's 45
-    intermediate channels for 64 outputs, narrower networks have the same share.
+    As torchvision's ``VideoResNet`` (the same weights give the same output at its widths), of any size. Of the stem's
+    45 intermediate channels for 64 outputs, narrower networks have the same share.
     """
 
-    mean: Tensor
-    deviation: Tensor
-
     def __init__(self, config: VideoR2Plus1DConfig) -> None:
-        super().__init__()
+        super().__init__(torch.full((3,), 0.5), torch.full((3,), 0.25))  # of colours 0..1
         self.config = config
-        self.register_buffer("mean", torch.full((3,), 0.5))  # of colours 0..1
-        self.register_buffer("deviation", torch.full((3,), 0.25))
         width = config.channels[0]
         between = max(1, 45 * width // 64)
         self.stem = nn.Sequential(
@@ -123,6 +129,9 @@ class VideoR2Plus1D(nn.Module):
             nn.BatchNorm3d(width),
             nn.ReLU(inplace=True),
         )
+        # takes seconds to import
+        from torchvision.models.video.resnet import BasicBlock, Bottleneck, Conv2Plus1D
+
         kind: type[BasicBlock | Bottleneck] = Bottleneck if config.block == "bottleneck" else BasicBlock
         blocks: list[nn.Module] = []
         for stage, (count, channels) in enumerate(zip(config.layers, config.channels, strict=True)):
@@ -141,38 +150,25 @@ class VideoR2Plus1D(nn.Module):
             if isinstance(layer, nn.Conv3d):
                 nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
 
-    def features(self, frames: Tensor) -> Tensor:
-        """Means of the last maps over time and space, [clips, width]; input as of :meth:`forward`."""
-        scaled = (frames.float() / 255 - self.mean) / self.deviation
+    def features(self, inputs: Tensor) -> Tensor:
+        scaled = (inputs.float() / 255 - self.mean) / self.deviation
         maps = self.blocks(self.stem(scaled.permute(0, 4, 1, 2, 3).contiguous()))  # (B, C, T, H, W)
         return maps.mean(dim=(2, 3, 4))
 
-    def forward(self, frames: Tensor) -> Tensor:
-        """Logits [clips, classes] of frames, uint8 or float 0..255, [clips, frames, H, W, 3] RGB."""
-        return self.classify(self.features(frames))
-
     def prepare(self, frames: Tensor, weak_labels: Tensor) -> None:
-        """Fit what is not trained by gradient on training clips: the colours' scale, and how common a class is.
-
-        :param frames: 0..255, [clips, frames, H, W, 3]. :param weak_labels: 0 or 1, [clips, classes].
-        """
-        colours = frames.reshape(-1, 3).double() / 255  # float32 sums over so many pixels would lose digits
-        self.mean.copy_(colours.mean(dim=0))
-        self.deviation.copy_(colours.std(dim=0).clamp(min=1e-3))
-        start_at_base_rates(self.classify, weak_labels)
+        """Of training clips: ``frames`` as above, ``weak_labels`` 0 or 1, [clips, classes]."""
+        # float32 sums over so many pixels would lose digits
+        self.scale_by(frames.reshape(-1, 3).double() / 255, weak_labels)
 
 
 class JointAudioVisual(nn.Module):
-    """Both networks with three heads: on what is heard, on what is seen, and on both side by side (late concatenation).
+    """Both networks with three heads: on audio, on video, and on both side by side (late concatenation).
 
     :param hidden: units of the joint head's hidden layer.
-    :raises ValueError: the two configurations differ in classes.
     """
 
     def __init__(self, audio: ResidualAudioConfig, visual: VideoR2Plus1DConfig, hidden: int) -> None:
         super().__init__()
-        if audio.classes != visual.classes:
-            raise ValueError(f"the networks have {audio.classes} and {visual.classes} classes; expected the same")
         self.audio = ResidualAudio(audio)
         self.visual = VideoR2Plus1D(visual)
         both = self.audio.width + self.visual.width
@@ -188,38 +184,36 @@ class JointAudioVisual(nn.Module):
         """
         logits = {}
         if "audio" in heads or "joint" in heads:
-            heard = self.audio.features(log_mel)
+            audio = self.audio.features(log_mel)
         if "visual" in heads or "joint" in heads:
-            seen = self.visual.features(frames)
+            visual = self.visual.features(frames)
         if "audio" in heads:
-            logits["audio"] = self.audio.classify(heard)
+            logits["audio"] = self.audio.classify(audio)
         if "visual" in heads:
-            logits["visual"] = self.visual.classify(seen)
+            logits["visual"] = self.visual.classify(visual)
         if "joint" in heads:
-            logits["joint"] = self.classify(self.joint(torch.cat((heard, seen), dim=1)))
+            logits["joint"] = self.classify(self.joint(torch.cat((audio, visual), dim=1)))
         return logits
 
     def prepare(self, log_mel: Tensor, frames: Tensor, weak_labels: Tensor) -> None:
-        """As of the two networks; afterwards all three heads say the same of every clip."""
+        """As of the two networks; afterwards all three heads give every clip the same scores."""
         self.audio.prepare(log_mel, weak_labels)
         self.visual.prepare(frames, weak_labels)
         start_at_base_rates(self.classify, weak_labels)
 
 
 def start_at_base_rates(layer: nn.Linear, weak_labels: Tensor) -> None:
-    """Ours: a last layer that says of every clip how common each class is among ``weak_labels`` [clips, classes].
+    """Ours: a last layer that gives every clip the share of clips with each class in ``weak_labels`` [clips, classes].
 
-    So training does not begin by unlearning a half for every class, and all heads of a joint network start with the
-    same loss, from which gradient blending measures.
+    So all heads of a joint network start with the same loss, from which gradient blending measures.
     """
     nn.init.zeros_(layer.weight)
-    with torch.no_grad():
-        layer.bias.copy_(torch.logit(weak_labels.float().mean(dim=0), eps=1e-3))
+    start_at_frequencies(layer, weak_labels.float().mean(dim=0))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """What a head loses on average, in nats a clip and class, with the network in evaluation mode."""
+    """Mean binary cross entropy of a head, nats a clip and class, with the network in evaluation mode."""
 
     train: float
     validation: float
@@ -229,14 +223,13 @@ def blending_weights(start: Mapping[str, Losses], end: Mapping[str, Losses]) -> 
     """Weight of each head's loss by gradient blending: w_k proportional to G_k / O_k^2, summing to 1 (Wang et al.).
 
     Between two moments of a head's own training, G is by how much the validation loss fell (generalisation), O by how
-    much the gap between validation and training loss grew (overfitting). The formula leaves open, and here it is so:
+    much the gap between validation and training loss grew (overfitting). The formula leaves open, and chosen here is:
 
-    - a head with G <= 0 has learnt nothing that holds for other clips. It gets a hundredth of the largest weight:
-      never a negative one, and not none, or the head would stay as it began;
-    - if no head has G > 0, nothing tells them apart: equal weights;
-    - an O near 0 would take all the weight by an accident of measurement: |O| counts as at least a tenth of the
-      largest among the heads with G > 0, so that it changes no weight more than a hundredfold; if it is 0 for all
-      of them, G alone decides.
+    - a head with G <= 0 has learnt nothing that generalises. It gets a hundredth of the largest weight: never a
+      negative one, and not zero, or the head would stay as it began;
+    - if no head has G > 0: equal weights;
+    - an O near 0 would take all the weight by chance: |O| counts as at least a tenth of the largest among the heads
+      with G > 0; if it is 0 for all of them, G alone decides.
 
     :param start: head -> losses before. :param end: head -> losses after.
     :raises ValueError: the heads differ, there are none, or a loss is not finite.

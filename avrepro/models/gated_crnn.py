@@ -1,23 +1,25 @@
 """Gated convolutional recurrent network with attention over time (Xu et al., ICASSP 2018; DCASE 2017, task 4).
 
-Systems (f) and (g) of Parekh et al. (2018), Table 1, written anew from what those papers and the authors' public
-description say. It hears and never sees.
+Systems (f) and (g) of Parekh et al. (2018), Table 1, written anew from those papers and the authors' public
+description. It uses sound alone.
 
 Their networks are two: one tags clips by the plain mean over 30 steps of time (convolutions pool it 8 to 1), one keeps
-240 frames and weighs them by attention. This is the second, which also tells when; ``pool_time`` makes it as short.
+240 frames and weights them by attention. This is the second, which also localises; ``pool_time`` makes it as short.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+import math
+from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from avrepro.models.audio import recorded, start_at_frequencies
 from avrepro.models.parekh2018 import binary_log_loss
+
+SILENCE = math.log(1e-8)  # log-mel of recorded silence: the logarithm of the front end's offset
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,6 @@ class GatedCRNNConfig:
     pool_mel: tuple[int, ...] = (2, 2, 2, 2)  # 64 bands -> 4
     features: int = 256  # channels of the last convolution, whose maximum over the remaining bands is taken
     hidden: int = 128  # units of each recurrent layer in each direction
-
-    def values(self) -> dict:
-        return asdict(self)
 
 
 class GatedConvolution(nn.Module):
@@ -49,7 +48,7 @@ class GatedConvolution(nn.Module):
 
 
 class GatedCRNN(nn.Module):
-    """Log-mel spectrogram -> probability of each class in the clip; :meth:`frames` says where it comes from."""
+    """Log-mel spectrogram -> probability of each class in the clip; :meth:`frames` localises it."""
 
     mean: Tensor
     deviation: Tensor
@@ -77,7 +76,7 @@ class GatedCRNN(nn.Module):
     def forward(self, log_mel: Tensor) -> Tensor:
         """Clip-wise probabilities, float32 [clips, classes]: the mean over frames, weighted by attention.
 
-        :param log_mel: float [clips, frames, mels].
+        :param log_mel: float [clips, frames, mels]; -inf beyond the end of a short clip.
         """
         probabilities, attention = self.frames(log_mel)
         return (probabilities * attention).sum(dim=1)
@@ -85,18 +84,23 @@ class GatedCRNN(nn.Module):
     def frames(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Probability of each class in each frame, and how much the frame counts for the clip.
 
-        :param log_mel: float [clips, frames, mels].
-        :returns: two arrays, float32 [clips, frames / product of pool_time, classes]; the second sums to 1 over frames.
+        :param log_mel: float [clips, frames, mels]; -inf beyond the end of a short clip.
+        :returns: two arrays, float32 [clips, frames / product of pool_time, classes]; the second sums to 1 over the
+            frames, and is 0 where nothing was recorded.
         """
-        scaled = (log_mel - self.mean) / self.deviation
+        here = recorded(log_mel)  # (B, T)
+        scaled = torch.where(here.unsqueeze(2), (_known(log_mel) - self.mean) / self.deviation, 0.0)
         maps = self.convolutions(scaled.unsqueeze(1))  # (B, C, T, M)
         sequence = maps.amax(dim=3).transpose(1, 2)  # (B, T, C)
         gate = torch.sigmoid(self.open(self.recurrent_gate(sequence)[0]))  # (B, T, 2 * H)
         hidden = self.recurrent(sequence)[0] * gate
-        probabilities = torch.sigmoid(self.classify(hidden).float())  # (B, T, K)
-        # A softmax over classes: which of them does this frame tell of? Over time those shares are divided by their
-        # sum, which is what a softmax over time does to their logarithms.
-        return probabilities, self.localise(hidden).float().log_softmax(dim=2).softmax(dim=1)
+        probabilities = torch.sigmoid(self.classify(hidden))  # (B, T, K)
+        # A softmax over classes: which of them is this frame about? Over time those shares are divided by their sum,
+        # which is what a softmax over time does to their logarithms.
+        shares = self.localise(hidden).log_softmax(dim=2)  # (B, T, K)
+        pooled = math.prod(self.config.pool_time)
+        here = here[:, : shares.shape[1] * pooled].unflatten(1, (-1, pooled)).any(dim=2)
+        return probabilities, shares.masked_fill(~here.unsqueeze(2), -torch.inf).softmax(dim=1)
 
     def loss(self, probabilities: Tensor, weak_labels: Tensor) -> Tensor:
         """Binary cross entropy averaged over clips and classes; both [clips, classes], labels 0 or 1."""
@@ -105,14 +109,18 @@ class GatedCRNN(nn.Module):
     def prepare(self, log_mel: Tensor, weak_labels: Tensor) -> None:
         """Fit what is not trained by gradient on training clips: the bands' scale, and the first guess of each class.
 
-        :param log_mel: float [clips, frames, mels]; mean and deviation of each band are kept with the weights.
-        :param weak_labels: 0 or 1, [clips, classes]; ours: the output's biases start at the log odds of their means,
-            so that training does not begin by unlearning a half for every class.
+        :param log_mel: float [clips, frames, mels]; mean and deviation of each band over the recorded frames are kept
+            with the weights. :param weak_labels: 0 or 1, [clips, classes].
         """
-        self.mean.copy_(log_mel.mean(dim=(0, 1)))
-        self.deviation.copy_(log_mel.std(dim=(0, 1)).clamp(min=1e-3))
-        with torch.no_grad():
-            self.classify.bias.copy_(torch.logit(weak_labels.mean(dim=0), eps=1e-3))
+        frames = _known(log_mel)[recorded(log_mel)]  # (N, M)
+        self.mean.copy_(frames.mean(dim=0))
+        self.deviation.copy_(frames.std(dim=0).clamp(min=1e-3))
+        start_at_frequencies(self.classify, weak_labels.mean(dim=0))
+
+
+def _known(log_mel: Tensor) -> Tensor:
+    """Log-mel in which a clip without any recorded frame is silence, not -inf."""
+    return log_mel.masked_fill(log_mel == -torch.inf, SILENCE)
 
 
 def _start_as_in_keras(layer: nn.Module) -> None:
@@ -132,16 +140,3 @@ def _start_as_in_keras(layer: nn.Module) -> None:
             start = nn.init.orthogonal_ if name.startswith("weight_hh") else nn.init.xavier_uniform_
             for of_gate in values.data.split(layer.hidden_size):  # reset, update and new lie one below the other
                 start(of_gate)
-
-
-def fuse(scores: Sequence[np.ndarray]) -> np.ndarray:
-    """The fusion system: the mean of several networks' probabilities, each [clips, classes].
-
-    The networks differ by seed, epoch or input; what they are is the caller's choice.
-
-    :raises ValueError: there are none, or their shapes differ.
-    """
-    shapes = {score.shape for score in scores}
-    if len(shapes) != 1:
-        raise ValueError(f"expected scores of one shape from at least one network, found shapes {sorted(shapes)}")
-    return np.mean(np.stack(list(scores)), axis=0)

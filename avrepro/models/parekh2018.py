@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any, Literal, Protocol
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avrepro.models.caffenet import CaffeNet
-
-System = Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"]  # (a), (b), (c), (d), (e) of Table 1
+from avrepro.backbones.caffenet import CaffeNet
 
 
 @dataclass(frozen=True)
 class MILConfig:
     """Which system, and its sizes; the defaults are the paper's (section 4, implementation details)."""
 
-    system: System = "two_stream"
+    # (a), (b), (c), (d), (e) of Table 1
+    system: Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"] = "two_stream"
     classes: int = 17
     region_features: int = 9216  # conv5 of CaffeNet in 6 x 6 cells of each region, 256 x 6 x 6
     segment_features: int = 128  # VGGish; YAMNet has 1024
@@ -30,15 +27,13 @@ class MILConfig:
     segment_units: int = 128
     dropout: float = 0.5  # after fc6 and after fc7
     sharpness: float = 1.0  # r of the one-stream system's log-sum-exp; the plain operator has 1
-
-    def values(self) -> dict:
-        return asdict(self)
+    l2: bool = True  # whether the scores of each modality are normalised before they are added
 
 
 class Submodule(nn.Module):
     """One modality of figure 2: fully connected layers, then the proposal scoring network (section 3.2)."""
 
-    scale: Tensor  # that features are divided by; 1 in the paper
+    scale: Tensor  # features are divided by it; 1 in the paper
 
     def __init__(self, layers: nn.Sequential, units: int, config: MILConfig) -> None:
         super().__init__()
@@ -112,9 +107,9 @@ class MILNetwork(nn.Module):
         """
         parts = self._parts(regions, region_mask, segments, segment_mask)
         scores = [submodule(features, mask)[1] for _, submodule, features, mask in parts]  # (B, C) each
-        if self.config.system == "wsddn":
-            return scores[0]
-        return torch.stack([F.normalize(score, dim=1) for score in scores]).sum(dim=0)  # l2, section 3.2
+        if self.config.l2 and self.config.system != "wsddn":  # its scores stay probabilities
+            scores = [F.normalize(score, dim=1) for score in scores]  # l2, section 3.2
+        return torch.stack(scores).sum(dim=0)
 
     def localisation(
         self,
@@ -143,14 +138,14 @@ class MILNetwork(nn.Module):
         for name in ("fc6", "fc7"):
             getattr(self.regions.layers, name).load_state_dict(getattr(caffenet, name).state_dict())
 
-    def prepare(self, regions: Bags | None, segments: Bags | None) -> None:
-        """Scale each modality by the root mean square of its features in some training clips.
+    def scale_features(self, regions: float, segments: float) -> None:
+        """Divide the features of each modality by a number before its first layer.
 
         Ours, for base networks whose features differ in size a hundredfold and layers that all start anew.
         """
-        for submodule, bags in ((self.regions, regions), (self.segments, segments)):
-            if submodule is not None and bags is not None:
-                submodule.scale.fill_(root_mean_square(bags))
+        for submodule, scale in ((self.regions, regions), (self.segments, segments)):
+            if submodule is not None:
+                submodule.scale.fill_(scale)
 
     def loss(self, scores: Tensor, weak_labels: Tensor) -> Tensor:
         """What the system is trained with; scores of :meth:`forward` and labels 0 or 1, both [clips, classes]."""
@@ -178,23 +173,15 @@ class MILNetwork(nn.Module):
         return parts
 
 
-def root_mean_square(bags: Bags, clips: int = 200) -> float:
-    """Of all features of up to ``clips`` clips, evenly spaced; 1 where there is none."""
-    chosen = np.unique(np.linspace(0, len(bags) - 1, min(len(bags), clips)).astype(int))
-    found = [bags.arrays[int(row)].astype(np.float64) for row in chosen]
-    squares, count = sum(float((bag**2).sum()) for bag in found), sum(bag.size for bag in found)
-    return float(np.sqrt(squares / count)) if squares > 0 else 1.0
-
-
 def softmax_over_proposals(b: Tensor, mask: Tensor) -> Tensor:
     """Equation 1 for padded bags: each class's weights of a clip's proposals, which sum to 1.
 
     :param b: float [clips, proposals, classes]; ``mask``: bool [clips, proposals].
     :returns: like ``b``; 0 for padding, and all 0 in a clip without proposals.
     """
-    kept = mask[..., None]
+    there = mask[..., None]
     # The least number instead of -inf: a clip of padding alone would give 0 / 0, and NaN gradients even where masked.
-    return b.masked_fill(~kept, torch.finfo(b.dtype).min).softmax(dim=1) * kept
+    return b.masked_fill(~there, torch.finfo(b.dtype).min).softmax(dim=1) * there
 
 
 def log_sum_exp(a: Tensor, mask: Tensor, sharpness: float = 1.0) -> Tensor:
@@ -205,10 +192,10 @@ def log_sum_exp(a: Tensor, mask: Tensor, sharpness: float = 1.0) -> Tensor:
     :param a: float [clips, proposals, classes]; ``mask``: bool [clips, proposals].
     :returns: [clips, classes], 0 in a clip without proposals.
     """
-    kept = mask[..., None]
+    there = mask[..., None]
     lowest = torch.finfo(a.dtype).min
-    pooled = (sharpness * a).masked_fill(~kept, lowest).logsumexp(dim=1) / sharpness  # (B, C)
-    return torch.where(kept.any(dim=1), pooled, 0.0)
+    pooled = (sharpness * a).masked_fill(~there, lowest).logsumexp(dim=1) / sharpness  # (B, C)
+    return torch.where(there.any(dim=1), pooled, 0.0)
 
 
 def hinge_loss(scores: Tensor, weak_labels: Tensor) -> Tensor:
@@ -242,152 +229,8 @@ def scaled(scores: np.ndarray) -> np.ndarray:
     return np.where(padding, np.nan, (scores - np.where(padding, 0.0, low)) / span)
 
 
-class BagArrays(Protocol):
-    """The bag of each clip, float [proposals, features]."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int, /) -> np.ndarray: ...
-
-
-@dataclass(frozen=True)
-class _Selected:
-    arrays: BagArrays
-    rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        return self.arrays[int(self.rows[row])]
-
-
-@dataclass(frozen=True)
-class BagFiles:
-    """Bags of clips on disk, float [proposals, features] each, read when they are asked for."""
-
-    paths: tuple[Path | None, ...]  # None: a clip without this modality, an empty bag
-    features: int
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> np.ndarray:
-        path = self.paths[row]
-        return np.zeros((0, self.features), np.float16) if path is None else np.load(path, allow_pickle=False)
-
-    def size(self, row: int) -> int:
-        """Proposals of a clip; of the file only the header is read."""
-        path = self.paths[row]
-        if path is None:
-            return 0
-        with path.open("rb") as file:
-            np.lib.format.read_magic(file)  # always version 1: the header of an array of numbers is short
-            return np.lib.format.read_array_header_1_0(file)[0][0]
-
-
-@dataclass(frozen=True)
-class Bags:
-    """One modality's proposals of clips, as rows for training: padded to the longest bag among those asked for.
-
-    :attr:`mask` is to be given beside it, and is asked for the same rows.
-    """
-
-    arrays: BagArrays  # float [proposals, features] of each clip; [0, features]: none
-    sizes: np.ndarray  # int [clips], proposals of each
-    features: int
-
-    @classmethod
-    def of(cls, arrays: Sequence[np.ndarray] | BagFiles) -> Bags:
-        """Bags with their sizes, of one clip at least."""
-        if isinstance(arrays, BagFiles):
-            sizes = [arrays.size(row) for row in range(len(arrays))]
-            return cls(arrays, np.array(sizes, dtype=int), arrays.features)
-        return cls(arrays, np.array([len(array) for array in arrays], dtype=int), arrays[0].shape[1])
-
-    def select(self, rows: np.ndarray) -> Bags:
-        """The bags of some clips, int [clips]; still read when they are asked for."""
-        return Bags(_Selected(self.arrays, rows), self.sizes[rows], self.features)
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        """float [rows, longest bag, features], zeros for padding; at least one proposal long."""
-        chosen = np.arange(len(self))[rows]
-        bags = [self.arrays[int(row)] for row in chosen]
-        padded = np.zeros((len(bags), _longest(self.sizes[chosen]), self.features), bags[0].dtype)
-        for target, bag in zip(padded, bags, strict=True):
-            target[: len(bag)] = bag
-        return padded
-
-    @property
-    def mask(self) -> BagMask:
-        return BagMask(self.sizes)
-
-
-@dataclass(frozen=True)
-class BagMask:
-    """Which of the padded rows of :class:`Bags` are proposals: bool [rows, longest bag]."""
-
-    sizes: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.sizes)
-
-    def __getitem__(self, rows: Any) -> np.ndarray:
-        chosen = self.sizes[rows]
-        return np.arange(_longest(chosen)) < chosen[:, None]
-
-
-def score(
-    network: MILNetwork, regions: Bags | None, segments: Bags | None, device: torch.device, batch: int = 64
-) -> np.ndarray:
-    """:meth:`MILNetwork.forward` over many clips: float32 [clips, classes]."""
-    network.to(device).eval()
-    with torch.inference_mode():
-        return np.concatenate([network(*bags).cpu().numpy() for bags in _batches(regions, segments, device, batch)])
-
-
-def locate(
-    network: MILNetwork, regions: Bags | None, segments: Bags | None, device: torch.device, batch: int = 64
-) -> dict[str, list[np.ndarray]]:
-    """:meth:`MILNetwork.localisation` over many clips: by modality, float32 [proposals, classes] of each clip."""
-    network.to(device).eval()
-    found: dict[str, list[np.ndarray]] = {}
-    with torch.inference_mode():
-        for bags in _batches(regions, segments, device, batch):
-            masks = {"regions": bags[1], "segments": bags[3]}
-            for name, values in network.localisation(*bags).items():
-                kept = zip(values, masks[name].bool(), strict=True)  # type: ignore[union-attr]
-                found.setdefault(name, []).extend(value[mask].cpu().numpy() for value, mask in kept)
-    return found
-
-
-def _batches(
-    regions: Bags | None, segments: Bags | None, device: torch.device, batch: int
-) -> Iterator[list[Tensor | None]]:
-    """Arguments of the network: regions, their mask, segments, their mask."""
-    inputs: list[Bags | BagMask | None] = []
-    for bags in (regions, segments):
-        inputs += [bags, bags.mask if bags is not None else None]
-    lengths = {len(one) for one in inputs if one is not None}
-    if len(lengths) != 1:
-        raise ValueError(f"expected regions and segments of the same clips, found {sorted(lengths)} clips")
-    for start in range(0, lengths.pop(), batch):
-        rows = slice(start, start + batch)
-        yield [None if one is None else torch.from_numpy(one[rows]).float().to(device) for one in inputs]
-
-
-def _longest(sizes: np.ndarray) -> int:
-    return max(1, int(sizes.max(initial=0)))  # an empty dimension would have no maximum
-
-
 def _unpacked(packed: Tensor, mask: Tensor) -> Tensor:
-    """[proposals of all clips, classes] -> float32 [clips, proposals, classes], 0 for padding.
-
-    From here on in single precision, whatever autocast does in the layers: the sums and norms need it.
-    """
-    full = packed.new_zeros((*mask.shape, packed.shape[1]), dtype=torch.float32)
-    full[mask] = packed.float()
+    """[proposals of all clips, classes] -> [clips, proposals, classes], 0 for padding."""
+    full = packed.new_zeros((*mask.shape, packed.shape[1]))
+    full[mask] = packed
     return full

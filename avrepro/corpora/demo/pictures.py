@@ -17,9 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from avrepro.corpora.demo.scenes import Scene, Sight
 from avrepro.corpora.demo.streets import Street, furniture, rain_streaks, relit, sensor_noise, street
-from avrepro.corpora.demo.vocabulary import ANIMALS, FLYING, LOOK_RIGHT, OBJECTS, SIGHTS, VEHICLES
-
-__all__ = ["OBJECTS", "SIGHTS", "draw", "glyph", "object_pictures"]
+from avrepro.corpora.demo.vocabulary import ANIMALS, FLYING, LOOK_RIGHT, OBJECTS, VEHICLES
 
 GLYPH_SIZE = 160  # px of the font: about twice the tallest object in a frame
 HEIGHTS = (0.15, 0.55)  # of an object, as a share of the frame's height
@@ -61,13 +59,12 @@ def draw(
 ) -> tuple[np.ndarray, list[dict[str, object]]]:
     """Draw a scene.
 
-    Returns the frames, RGB, uint8 [round(duration * fps), height, width, 3], and for each sight a box in
-    every frame whose time, frame / fps, lies in its [start, end): a dict with `object`, `label`, `frame`,
-    the object's box clipped to the frame, `x`, `y`, `w`, `h` (px), and `visible`, the share (0..1) of the
-    object's opaque pixels inside the frame that nothing covers. A sight's `occlusion` bounds the share that
-    its own piece of furniture covers (reached in some frame as nearly as whole pixels allow); other sights
-    may pass in front of it too, the less occluded in front of the more occluded. The same scene gives the
-    same bytes. Raises KeyError for an object without a drawing.
+    Returns the frames, RGB, uint8 [round(duration * fps), height, width, 3], and for each sight a box in every frame
+    whose time, frame / fps, lies in its [start, end): a dict with `object`, `label`, `frame`, the object's box clipped
+    to the frame, `x`, `y`, `w`, `h` (px), and `visible`, the share (0..1) of the object's opaque pixels inside the
+    frame that nothing covers. A sight's `occlusion` bounds the share that its own piece of furniture covers (reached in
+    some frame as nearly as whole pixels allow); other sights may pass in front of it too, the less occluded in front of
+    the more occluded. The same scene gives the same bytes. Raises KeyError for an object without a drawing.
     """
     height, width = size
     times = np.arange(round(scene.duration * fps)) / fps
@@ -125,13 +122,8 @@ def object_pictures(
         picture = np.ascontiguousarray(picture[:, :: rng.choice((-1, 1))])
         layers: list[Layer] = []
         for rank in range(numbers[index]):
-            sight = Sight(
-                names[next(dealt)],
-                None,
-                0.0,
-                1.0,
-                float(rng.uniform(0.05, 0.5)) if rng.random() < 0.3 else 0.0,
-            )
+            name, occluded = names[next(dealt)], rng.random() < 0.3
+            sight = Sight(name, None, 0.0, 1.0, float(rng.uniform(0.05, 0.5)) if occluded else 0.0)
             near = (rank + 1) / numbers[index]
             layers.append(_sight_layer(rng, sight, instant, 1.0, size, near, wide.kerb - top))
             if sight.occlusion > 0:
@@ -193,13 +185,7 @@ def _sight_layer(
 
 
 def _path(
-    rng: np.random.Generator,
-    drives: bool,
-    sight: Sight,
-    times: np.ndarray,
-    duration: float,
-    broad: int,
-    width: int,
+    rng: np.random.Generator, drives: bool, sight: Sight, times: np.ndarray, duration: float, broad: int, width: int
 ) -> np.ndarray:
     """Left edge over time of a thing that moves from left to right, [frames], px.
 

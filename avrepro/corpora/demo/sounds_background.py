@@ -155,26 +155,12 @@ def thunder(s: Studio) -> np.ndarray:
     return s.noise(("low", s.draw(60, 200), 0.5)) * np.exp(1.2 * s.smooth(s.draw(2, 6))) * s.fade(0.05, 2.0)
 
 
-BED_SOUNDS: dict[str, Callable[[Studio], np.ndarray]] = {
-    "wind": wind,
-    "traffic": traffic,
-    "crowd": crowd,
-    "music": music,
-}
+def _by_name(*sounds: Callable[[Studio], np.ndarray]) -> dict[str, Callable[[Studio], np.ndarray]]:
+    return {sound.__name__.replace("_", " "): sound for sound in sounds}
 
-DISTRACTION_SOUNDS: dict[str, Callable[[Studio], np.ndarray]] = {
-    "dog bark": dog_bark,
-    "church bell": church_bell,
-    "footsteps": footsteps,
-    "door slam": door_slam,
-    "bird": bird,
-    "speech": speech,
-    "hammering": hammering,
-    "doorbell": doorbell,
-    "telephone": telephone,
-    "glass": glass,
-    "clapping": clapping,
-    "rain": rain,
-    "lawn mower": lawn_mower,
-    "thunder": thunder,
-}
+
+BED_SOUNDS = _by_name(wind, traffic, crowd, music)
+DISTRACTION_SOUNDS = _by_name(
+    dog_bark, church_bell, footsteps, door_slam, bird, speech, hammering, doorbell, telephone, glass, clapping, rain,
+    lawn_mower, thunder,
+)  # fmt: skip

@@ -99,9 +99,8 @@ def bicycle_bell(s: Studio) -> np.ndarray:
     return s.scatter(strokes[1:], s.draws(0.3, 1.0, len(strokes) - 1), hit)
 
 
-# Skateboard: hard urethane wheels at 2 to 6 m/s; paving joints every 0.6 to 1.8 m hit the front and, a
-# wheelbase of 0.36 m later, the back axle; the tail pops, the board flies for 0.3 to 0.6 s (no rolling) and
-# lands with both axles.
+# Skateboard: hard urethane wheels at 2 to 6 m/s; paving joints every 0.6 to 1.8 m hit the front and, a wheelbase of
+# 0.36 m later, the back axle; the tail pops, the board flies for 0.3 to 0.6 s (no rolling) and lands with both axles.
 def skateboard(s: Studio) -> np.ndarray:
     speed, slab = s.draw(2, 6), s.draw(0.6, 1.8)
     rolling = s.noise(("band", s.draw(200, 450), 0.8)) + s.draw(0.6, 1.4) * s.noise(("band", s.draw(800, 1600), 0.8))
@@ -153,12 +152,7 @@ def diesel(
     """A six-cylinder Diesel under way, and its speed (revolutions/s)."""
     speed, load = drive(s, idle, shift, pull)
     motor = s.engine(
-        speed,
-        6,
-        width=s.draw(0.12, 0.25),
-        unevenness=s.draw(0.06, 0.18),
-        clatter=clatter,
-        breath=s.draw(0.4, 1.0),
+        speed, 6, width=s.draw(0.12, 0.25), unevenness=s.draw(0.06, 0.18), clatter=clatter, breath=s.draw(0.4, 1.0)
     )
     return exhaust(s, motor, s.draw(45, 90), high) * (0.45 + load), speed
 

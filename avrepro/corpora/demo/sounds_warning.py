@@ -1,8 +1,7 @@
 """The nine warning sounds of DCASE 2017 Task 4, each as a parametric synthesis of how the thing sounds.
 
-A class's function draws all its parameters and returns [samples] at any level; the comment above it names
-what its ranges rest on. Sirens share their patterns; the classes differ by how often and in which range, as
-in life.
+A class's function draws all its parameters and returns [samples] at any level; the comment above it names what its
+ranges rest on. Sirens share their patterns; the classes differ by how often and in which range, as in life.
 """
 
 from __future__ import annotations
@@ -31,9 +30,8 @@ def horns(s: Studio, tones: Sequence[float] | np.ndarray, edge: float) -> np.nda
     return normalised(out) + s.draw(0.02, 0.1) * s.noise(("band", 3000, 0.5))
 
 
-# Chords of locomotive horns as their makers tune them: Nathan K5LA, P5, P5a and K3L, Leslie RS3L and S-3K
-# (whose bells are named by a tenth of their Hz). At a crossing: two long blasts, one short, one long (49 CFR
-# 222.21).
+# Chords of locomotive horns as their makers tune them: Nathan K5LA, P5, P5a and K3L, Leslie RS3L and S-3K (whose bells
+# are named by a tenth of their Hz). At a crossing: two long blasts, one short, one long (49 CFR 222.21).
 TRAIN_HORNS = (
     (311.1, 370.0, 415.3, 493.9, 622.3),
     (277.2, 329.6, 392.0, 440.0, 554.4),
@@ -116,13 +114,7 @@ def reversing_beeps(s: Studio) -> np.ndarray:
 
 
 def electronic_siren(
-    s: Studio,
-    odds: dict[str, float],
-    wail: Span,
-    yelp: Span,
-    hold: Span,
-    interval: Span,
-    passing: float = 0.4,
+    s: Studio, odds: dict[str, float], wail: Span, yelp: Span, hold: Span, interval: Span, passing: float = 0.4
 ) -> np.ndarray:
     """A vehicle's siren: patterns by ``odds``, each for ``hold`` s; rates in Hz, hi-lo ``interval``."""
     rates = {"wail": s.draw(*wail), "yelp": s.draw(*yelp), "phaser": s.draw(9, 16), "hi-lo": s.draw(0.4, 1.0)}

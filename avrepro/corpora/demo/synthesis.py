@@ -133,8 +133,7 @@ class Studio:
     def harmonics(self, highest: float, slope: float, odd: float = 0.0) -> np.ndarray:
         """Amplitudes of harmonics falling by ``slope`` dB an octave, all below half the sample rate.
 
-        ``highest`` is the highest fundamental (Hz); ``odd`` (0..1) weakens even harmonics, as in a square
-        wave.
+        ``highest`` is the highest fundamental (Hz); ``odd`` (0..1) weakens even harmonics, as in a square wave.
         """
         numbers = np.arange(1, max(int(0.46 * self.rate / highest), 1) + 1)
         return numbers ** (-slope / 6.02) * np.where(numbers % 2 == 0, 1 - odd, 1.0)

@@ -1,0 +1,310 @@
+"""System x condition -> scores: the one place that trains systems, scores clips, and counts what systems cost."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from avrepro import corpora
+from avrepro.corpora.base import Clip, Corpus, CorpusError
+from avrepro.files import atomic
+from avrepro.home import home
+from avrepro.progress import say
+from avrepro.recipes import Recipe, digest
+from avrepro.systems import SYSTEMS, Checkpoint, CheckpointError, Condition, Data, System
+from avrepro.training import choose_device
+
+FEWEST = 30  # clips; on fewer nothing is trained
+DRY_CLIPS = {"train": 4, "validation": 2, "test": 2}
+LEFT_OUT = "left out"  # split of training clips that a condition does not use
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A system ready to give scores, with those that it uses."""
+
+    system: System
+    checkpoint: Checkpoint
+    parts: Mapping[str, Fitted]
+    path: Path
+
+    @property
+    def seconds(self) -> float:
+        """Of all its trainings."""
+        return self.checkpoint.seconds + sum(part.seconds for part in self.parts.values())
+
+    @property
+    def parameters(self) -> int:
+        """Numbers that were trained."""
+        return self.checkpoint.parameters + sum(part.parameters for part in self.parts.values())
+
+
+# --- clips -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def load(condition: Condition) -> Data:
+    """The clips of a condition; their features are extracted when they are asked for."""
+    corpus = _corpus(condition)
+    if condition.dry:
+        few = [clip for split, count in DRY_CLIPS.items() for clip in corpus.split(split).clips[:count]]
+        corpus = replace(corpus, clips=tuple(few))
+    corpus = altered(corpus, condition)
+    return Data(corpus, condition, choose_device(condition.device))
+
+
+@cache
+def _load_corpus(
+    name: str, profile: str, seed: int | None, gap: object, clips: str, labels: str, strict: bool
+) -> Corpus:
+    if name.startswith("demo"):
+        return corpora.load(name, profile=profile, gap=gap)  # type: ignore[arg-type]
+    return corpora.load(name, profile=profile, seed=seed, clips=clips or None, labels=labels or None, strict=strict)
+
+
+def _corpus(condition: Condition) -> Corpus:
+    c = condition
+    if c.corpus.startswith("demo"):  # its worlds are the same for every seed of training
+        return _load_corpus(c.corpus, "ci" if c.profile == "ci" else "demo", None, c.gap, "", "", False)
+    return _load_corpus(c.corpus, c.profile, c.seed, None, c.clips, c.labels, c.strict)
+
+
+def trains(condition: Condition) -> bool:
+    """Whether the condition has clips enough to train on."""
+    corpus = load(condition).corpus
+    sizes = [len(corpus.split(split).clips) for split in ("train", "validation")]
+    return condition.dry or (len(corpus.clips) >= FEWEST and min(sizes) > 0)
+
+
+def altered(corpus: Corpus, condition: Condition) -> Corpus:
+    """The corpus with fewer training clips, with a fold of them left out, or with wrong labels among theirs.
+
+    Clips left out keep their place and are of no split. Of each label that is wrong, the right one is missing: another
+    class that the clip does not have stands for it. More clips of one seed hold fewer of it, more noise holds less.
+    """
+    if condition.plain:
+        return corpus
+    train = [row for row, clip in enumerate(corpus.clips) if clip.split == "train"]
+    order = np.random.default_rng([condition.seed, 1]).permutation(len(train))
+    used = {train[at] for at in order[: max(1, round(condition.share * len(train)))]}
+    if condition.fold is not None:
+        fold, folds = condition.fold
+        clips_of_training = [corpus.clips[row] for row in train]
+        fold_of = corpora.folds_by_source(clips_of_training, folds, condition.seed)
+        used &= {train[at] for at in corpora.training_rows(clips_of_training, fold_of, fold)}
+    draw = np.random.default_rng([condition.seed, 2])
+    clips = []
+    for row, clip in enumerate(corpus.clips):
+        if clip.split == "train":
+            labels = _with_errors(clip, corpus.classes, condition.noise, draw)
+            clip = replace(clip, labels=labels, split="train" if row in used else LEFT_OUT)
+        clips.append(clip)
+    return replace(corpus, clips=tuple(clips))
+
+
+def _with_errors(clip: Clip, classes: tuple[str, ...], share: float, draw: np.random.Generator) -> tuple[str, ...]:
+    labels = list(clip.labels)
+    chances, choices = draw.random(len(labels)), draw.random(len(labels))
+    for at, (chance, choice) in enumerate(zip(chances, choices, strict=True)):
+        free = [name for name in classes if name not in (*clip.labels, *labels)]
+        if chance < share and free:
+            labels[at] = free[int(choice * len(free))]
+    return tuple(labels)
+
+
+# --- training --------------------------------------------------------------------------------------------------------
+
+
+def recipe_of(name: str, condition: Condition) -> Recipe:
+    """What the scores of a system depend on, besides the clips."""
+    system = SYSTEMS[name]
+    return system.recipe(condition, tuple(recipe_of(used, condition) for used in system.uses))
+
+
+def checkpoint_path(name: str, condition: Condition) -> Path:
+    """Where the system, trained under a condition, is or will be; of a demo world no clip is read for it."""
+    system, c = SYSTEMS[name], condition
+    training = [c.share, c.noise, c.fold, c.dry, c.seed if _seeded(system) else 0, choose_device(c.device).type]
+    key = digest([recipe_of(name, c).key, _identity(c, _modalities(system)), training])
+    return home() / "models" / f"{name.replace('/', '-')}-{key[:16]}.pt"
+
+
+def _identity(condition: Condition, modalities: Sequence[str]) -> str:
+    if condition.corpus.startswith("demo"):
+        profile = "ci" if condition.profile == "ci" else "demo"
+        return corpora.identity(condition.corpus, modalities, profile=profile, gap=condition.gap)
+    return _corpus(condition).identity(modalities)
+
+
+def _modalities(system: System) -> tuple[str, ...]:
+    own = set(system.modalities).union(*(_modalities(SYSTEMS[used]) for used in system.uses))
+    return tuple(sorted(own))
+
+
+def _seeded(system: System) -> bool:
+    return system.seeded or any(_seeded(SYSTEMS[used]) for used in system.uses)
+
+
+def fit(name: str, condition: Condition) -> Fitted:
+    """A system, trained under a condition, or its checkpoint where the very same training was done before."""
+    system, path = SYSTEMS[name], checkpoint_path(name, condition)
+    if path.is_file():
+        return load_fitted(path)
+    parts = {used: fit(used, condition) for used in system.uses}
+    data = load(condition)
+    given = {used: scores(part, data) for used, part in parts.items()}
+    if folds := system.folds(condition):
+        given = {used: out_of_fold(used, condition, folds, found) for used, found in given.items()}
+    partial = path.with_suffix(".partial")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    checkpoint = system.fit(data, given, condition.seed, partial)
+    checkpoint.system, checkpoint.key, checkpoint.profile = name, path.stem, condition.profile
+    checkpoint.options, checkpoint.classes = [list(one) for one in condition.options], list(data.classes)
+    checkpoint.parts = {used: part.path.name for used, part in parts.items()}
+    checkpoint.save(path)
+    partial.unlink(missing_ok=True)
+    return Fitted(system, checkpoint, parts, path)
+
+
+def load_fitted(path: Path) -> Fitted:
+    """A checkpoint, with those of the systems that it uses, which lie beside it.
+
+    :raises CheckpointError: names the file, what was expected and what was found.
+    """
+    checkpoint = Checkpoint.load(path)
+    if checkpoint.system not in SYSTEMS:
+        raise CheckpointError(f"{path}: of system {checkpoint.system!r}, which is not known")
+    parts = {used: load_fitted(path.with_name(file)) for used, file in checkpoint.parts.items()}
+    return Fitted(SYSTEMS[checkpoint.system], checkpoint, parts, path)
+
+
+def out_of_fold(name: str, condition: Condition, folds: int, whole: np.ndarray) -> np.ndarray:
+    """Scores in which each training clip's are of a system that was not trained on it, nor on clips of its sources.
+
+    :param whole: scores of the system that was trained on all of them, [clips, classes]; other clips keep these.
+    """
+    data, found = load(condition), whole.copy()
+    train = data.rows("train")
+    folds = min(folds, len(train))
+    fold_of = corpora.folds_by_source([data.corpus.clips[row] for row in train], folds, condition.seed)
+    for fold in range(folds):
+        part = replace(condition, fold=(fold, folds))
+        rows = train[fold_of == fold]
+        found[rows] = scores(fit(name, part), data)[rows]
+    return found
+
+
+# --- scores ----------------------------------------------------------------------------------------------------------
+
+
+def scores(fitted: Fitted, data: Data) -> np.ndarray:
+    """Scores of all clips, float32 [clips, classes], classes in the order of the checkpoint's; cached.
+
+    NaN for training clips whose scores nobody reads (:attr:`System.held_out_only`).
+    """
+    data = as_trained(fitted, data)
+    recipe = recipe_of(fitted.system.name, data.condition).key
+    key = digest([recipe, data.corpus.digest, data.impaired, [clip.id for clip in data.corpus.clips]])
+    path = home() / "scores" / f"{fitted.checkpoint.key}-{key[:16]}.npy"
+    if path.is_file() and not data.fresh:
+        return np.load(path, allow_pickle=False)
+    rows = _scored_rows(fitted.system, data)
+    given = {used: scores(part, data)[rows] for used, part in fitted.parts.items()}
+    part = data if len(rows) == len(data.corpus.clips) else data.select(rows)
+    found = np.full((len(data.corpus.clips), len(fitted.checkpoint.classes)), np.nan, np.float32)
+    found[rows] = fitted.system.scores(fitted.checkpoint, part, given)
+    if not np.isfinite(found[rows]).all():
+        row = rows[np.argwhere(~np.isfinite(found[rows]))[0, 0]]
+        raise ValueError(f"{fitted.system.name}: the scores of clip {data.corpus.clips[row].id} are not finite")
+    if not data.fresh:
+        with atomic(path) as temporary:
+            np.save(temporary, found, allow_pickle=False)
+    return found
+
+
+def _scored_rows(system: System, data: Data) -> np.ndarray:
+    """Rows of the clips whose scores are read; those of training clips only where something is learnt from them."""
+    every = np.arange(len(data.corpus.clips))
+    if not _held_out_only(system) or not trains(data.condition):
+        return every
+    held_out = [clip.split not in ("train", LEFT_OUT) for clip in data.corpus.clips]
+    return every[held_out] if any(held_out) else every
+
+
+def _held_out_only(system: System) -> bool:
+    return system.held_out_only or any(_held_out_only(SYSTEMS[used]) for used in system.uses)
+
+
+def as_trained(fitted: Fitted, data: Data) -> Data:
+    """The same clips, described by the profile and options with which the system was trained."""
+    checkpoint = fitted.checkpoint
+    options = tuple((name, value) for name, value in checkpoint.options)
+    return data.under(replace(data.condition, profile=checkpoint.profile, options=options))
+
+
+def localisation(fitted: Fitted, data: Data) -> dict[str, list[np.ndarray]]:
+    """Where and when a system finds each class: by modality, float32 [proposals, classes] of each clip."""
+    return fitted.system.localisation(fitted.checkpoint, as_trained(fitted, data))  # type: ignore[attr-defined]
+
+
+def modality_weights(fitted: Fitted, data: Data) -> np.ndarray:
+    """alpha_a, how far a fusion weighs sound, 0..1, float32 [clips, classes]."""
+    data = as_trained(fitted, data)
+    given = {used: scores(part, data) for used, part in fitted.parts.items()}
+    return fitted.system.modality_weights(fitted.checkpoint, data, given)  # type: ignore[attr-defined]
+
+
+# --- before a run ----------------------------------------------------------------------------------------------------
+
+
+def untrained(names: Iterable[str], conditions: Iterable[Condition]) -> list[tuple[str, Condition]]:
+    """Trainings that a run would do, in the order in which they are done; those out of fold among them."""
+    found: dict[Path, tuple[str, Condition]] = {}
+
+    def visit(name: str, condition: Condition) -> None:
+        path = checkpoint_path(name, condition)
+        if path in found or path.is_file():
+            return
+        system = SYSTEMS[name]
+        for used in system.uses:
+            visit(used, condition)
+            folds = system.folds(condition)
+            for fold in range(folds):
+                visit(used, replace(condition, fold=(fold, folds)))
+        found[path] = (name, condition)
+
+    for condition in conditions:
+        for name in names:
+            visit(name, condition)
+    return list(found.values())
+
+
+def announce(names: Sequence[str], conditions: Sequence[Condition]) -> None:
+    """Say what a run will train and about how long that takes."""
+    todo = untrained(names, conditions)
+    minutes = sum(SYSTEMS[name].minutes for name, condition in todo if condition.profile == "demo")
+    if todo:
+        say(f"{len(todo)} trainings to do, about {max(1, round(minutes))} min on one core")
+
+
+def describe(condition: Condition) -> str:
+    """A condition as JSON, for passports: what differs from the defaults, and corpus, profile and seed."""
+    plain = asdict(Condition())
+    shown = {name: value for name, value in asdict(condition).items() if value != plain[name]}
+    return json.dumps(shown | {"corpus": condition.corpus, "profile": condition.profile, "seed": condition.seed})
+
+
+def require_training(condition: Condition) -> None:
+    """:raises CorpusError: the condition has too few clips to train on, or lacks a split."""
+    if not trains(condition):
+        corpus = load(condition).corpus
+        sizes = {split: len(corpus.split(split).clips) for split in ("train", "validation")}
+        raise CorpusError(
+            f"{corpus.name}: expected at least {FEWEST} clips, some of them in train and validation, found "
+            f"{len(corpus.clips)} ({', '.join(f'{split} {count}' for split, count in sizes.items())})"
+        )

@@ -1,0 +1,69 @@
+"""What a book must not be built with: numbers that are missing, stale or of profile ci."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from avrepro.report.sentences import HERE, THERE
+from avrepro.results import ResultsError, check_shown, read
+
+ANY = re.compile(r"\{glue:any\} (\S+)\n:doc: (\w+)\.ipynb\n")  # a table or figure of a chapter, on another page
+
+
+def runs_shown(notebook: dict[str, Any]) -> set[str]:
+    """The runs whose numbers an executed notebook shows."""
+    return {run for output in _outputs(notebook) for run in output.get("avrepro", {}).get("runs", [])}
+
+
+def names_given(notebook: dict[str, Any]) -> set[str]:
+    """Names under which an executed notebook gives texts and tables."""
+    return {output["scrapbook"]["name"] for output in _outputs(notebook) if "scrapbook" in output}
+
+
+def check_executed(chapter: str, path: Path, allow_ci: bool = False) -> None:
+    """Stop a book in which a chapter's number is missing, stale, or of profile ci.
+
+    :raises ResultsError: names the chapter and what is wrong with its numbers.
+    """
+    notebook = json.loads(path.read_text(encoding="utf-8"))
+    shown = runs_shown(notebook)
+    if not shown:
+        raise ResultsError(f"{chapter}: shows no results at all")
+    for run in sorted(shown):
+        table = read(run).table
+        if table.empty:
+            raise ResultsError(f"{chapter}: shows run {run}, which is not in the results store. Run the chapter again.")
+        check_shown(table, allow_ci)
+    prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    _check_named(chapter, set(HERE.findall(prose)), notebook)
+
+
+def check_page(page: Path, executed: dict[str, Path]) -> None:
+    """Stop a page of prose that names a number or a table which no executed chapter (name -> notebook) gives.
+
+    :raises ResultsError: names the page and the numbers.
+    """
+    text = page.read_text(encoding="utf-8")
+    named = THERE.findall(text)
+    named += [(chapter, name) for name, chapter in ANY.findall(text)]
+    for chapter in dict.fromkeys(chapter for chapter, _ in named):
+        if chapter not in executed:
+            raise ResultsError(f"{page.name}: shows numbers of {chapter}, which is not in the book")
+        notebook = json.loads(executed[chapter].read_text(encoding="utf-8"))
+        _check_named(page.name, {name for one, name in named if one == chapter}, notebook)
+
+
+def _check_named(place: str, named: set[str], notebook: dict[str, Any]) -> None:
+    if missing := named - names_given(notebook):
+        raise ResultsError(f"{place}: numbers missing in the text: {', '.join(sorted(missing))}")
+
+
+def _outputs(notebook: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Metadata of every output."""
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            yield output.get("metadata", {})

@@ -1,0 +1,265 @@
+"""What all corpora share: recipes and digests, identity by modality, folds by source, rendering processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avrepro import corpora
+from avrepro.corpora import Clip, Corpus, CorpusError, folds_by_source, identity, recipe, training_rows
+from avrepro.corpora.base import ListedClip
+from avrepro.corpora.download import collect, corpus_of
+from avrepro.corpora.esc10 import load_esc10
+from avrepro.corpora.folder import load_folder
+from avrepro.encode import write_clip
+
+
+def film(path: Path, seed: int = 0) -> Path:
+    """A real clip of 2 s, with a sound of its own."""
+    sound = 0.1 * np.random.default_rng(seed).standard_normal(16000, dtype=np.float32)
+    write_clip(path, np.full((8, 48, 64, 3), 100, dtype=np.uint8), 4, sound, 8000)
+    return path
+
+
+# --- names and parameters
+
+
+def test_importing_corpora_loads_nothing_heavy() -> None:
+    code = "import sys, avrepro.corpora; print(*({'torch', 'cv2', 'pandas', 'av', 'scipy'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
+
+
+@pytest.mark.parametrize("call", [corpora.load, recipe])
+@pytest.mark.parametrize(
+    ("name", "choices", "message"),
+    [
+        ("demo_null", {}, "did you mean 'demo-null'"),
+        ("demo", {"profile": "paper"}, "ci, demo"),
+        ("demo", {"asynchrony": 1.5}, "found 1.5"),
+        ("demo", {"seed": -1}, "found -1"),
+        ("demo", {"clips": "x"}, "give yours to corpus 'folder'"),
+        ("demo-null", {"asynchrony": 0.5, "gap": 2.0}, "asynchrony or gap, not both"),
+        ("paired", {"gap": "never"}, "gap is a dial of the demo world; corpus 'paired'"),
+        ("paired", {"seed": -1}, "found -1"),
+        ("esc10", {"labels": "x"}, "leave labels out"),
+        ("dcase2017", {"strict": True}, "strict belongs to corpus 'paired'"),
+    ],
+)
+def test_what_a_corpus_does_not_take(call, name: str, choices: dict, message: str) -> None:
+    with pytest.raises(CorpusError, match=message):
+        call(name, **choices)
+
+
+def test_a_folder_needs_clips_and_labels() -> None:
+    with pytest.raises(CorpusError, match="labels"):
+        corpora.load("folder", clips="somewhere")
+
+
+# --- recipes, digests and identities
+
+
+def test_recipes_of_demo_worlds_follow_their_choices_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
+    recipes = [
+        recipe(name, profile="ci", **choices)
+        for name in ("demo", "demo-null")
+        for choices in ({}, {"seed": 1}, {"asynchrony": 0.0}, {"gap": 2.0}, {"gap": "never"})
+    ] + [recipe("demo"), recipe("demo-null")]
+    assert len({one.key for one in recipes}) == len(recipes)
+    assert {one.name for one in recipes} == {"corpus/demo", "corpus/demo-null"} and not list(tmp_path.iterdir())
+    assert recipe("demo").key == recipe("demo", seed=2017, asynchrony=0.5).key  # the description's own
+    assert recipe("demo", gap=2).key == recipe("demo", gap=2.0).key
+    assert len(recipe("demo").settings["classes"]) == 17
+
+
+def test_identity_by_modality() -> None:
+    """What differs in its pictures alone is one corpus to a system that only uses sound."""
+    worlds = [(name, choices) for name in ("demo", "demo-null") for choices in ({}, {"gap": 2.0}, {"asynchrony": 0.0})]
+    for modalities, distinct in ((("audio",), 1), (("video",), 6), (("audio", "video"), 6)):
+        assert len({identity(name, modalities, profile="ci", **choices) for name, choices in worlds}) == distinct
+    assert identity("demo", ["audio"]) == recipe("demo").key != identity("demo", ["audio"], seed=1)
+    corpus = Corpus("demo-null", (), (), (), "digest", sound_digest="of sound")
+    assert corpus.identity(("audio",)) == corpus.identity(["audio"]) == "of sound"
+    assert corpus.identity(("audio", "video")) == corpus.identity(("video",)) == "digest"
+    assert replace(corpus, sound_digest="").identity(("audio",)) == "digest"
+
+
+def test_recipes_of_files_have_no_data() -> None:
+    for name in ("folder", "dcase2017", "audioset"):
+        one = recipe(name, seed=3)
+        assert (one.name, dict(one.settings), one.data) == (f"corpus/{name}", {"seed": 3}, "")
+    assert recipe("esc10").settings == {}
+    small, large = recipe("paired", profile="ci"), recipe("paired")  # of the published listing; no file is read
+    assert small.data == large.data != recipe("paired", strict=True).data
+    assert large.settings == {"seed": 0, "clips_per_class": 60, "strict": False} and small.key != large.key
+
+
+def folder_corpus(folder: Path, classes: tuple[str, str], swapped: bool, split: str, seed: int) -> Corpus:
+    for k in range(2):
+        film(folder / f"{k}.mp4", seed + k)
+    labels = classes[::-1] if swapped else classes
+    rows = [f"{k}.mp4,{label},{split if k else 'train'}\n" for k, label in enumerate(labels)]
+    (folder / "labels.csv").write_text("clip,labels,split\n" + "".join(rows))
+    return load_folder(folder, folder / "labels.csv")
+
+
+def listed_corpus(folder: Path, classes: tuple[str, str], swapped: bool, split: str, seed: int) -> Corpus:
+    listed = [
+        ListedClip(f"v{k}_0.000_2.000", f"v{k}", 0.0, 2.0, split if k else "train", (classes[k ^ swapped],))
+        for k in range(2)
+    ]
+    for k, clip in enumerate(listed):
+        film(folder / f"{clip.id}.mp4", seed + k)
+    collect(listed, folder / "status", media=folder)
+    corpus = corpus_of("dcase2017", tuple(sorted(classes)), listed, folder / "status")
+    assert [clip.sources for clip in corpus.clips] == [("v0",), ("v1",)]
+    return corpus
+
+
+def esc10_corpus(folder: Path, classes: tuple[str, str], swapped: bool, split: str, seed: int) -> Corpus:
+    for k in range(2):
+        (folder / classes[k ^ swapped]).mkdir()
+        (folder / classes[k ^ swapped] / f"1-{k}.ogg").write_bytes(f"{split} {seed + k}".encode())
+    return load_esc10(folder)
+
+
+@pytest.mark.parametrize("make", [folder_corpus, listed_corpus, esc10_corpus])
+def test_a_digest_covers_classes_labels_splits_and_content(make, tmp_path: Path) -> None:
+    digests = {}
+    for name, changes in {
+        "plain": (("Banana", "Cow"), False, "test", 0),
+        "again": (("Banana", "Cow"), False, "test", 0),
+        "renamed": (("Whistle", "Cow"), False, "test", 0),  # another name of a class, in another place of their order
+        "renamed in place": (("Band", "Cow"), False, "test", 0),
+        "swapped": (("Banana", "Cow"), True, "test", 0),
+        "split": (("Banana", "Cow"), False, "validation", 0),
+        "content": (("Banana", "Cow"), False, "test", 5),
+    }.items():
+        (tmp_path / name).mkdir()
+        digests[name] = make(tmp_path / name, *changes).digest
+    assert digests.pop("plain") == digests["again"]
+    assert len(set(digests.values())) == len(digests)
+
+
+# --- folds
+
+
+def made_clips(sources: list[tuple[str, ...]], labels: list[str] | None = None) -> list[Clip]:
+    return [Clip(str(k), Path(), "train", (labels[k],) if labels else (), one) for k, one in enumerate(sources)]
+
+
+def slow_training_rows(clips: list[Clip], fold_of: np.ndarray, fold: int) -> list[int]:
+    return [
+        row
+        for row in range(len(clips))
+        if fold_of[row] != fold
+        and not any(
+            fold_of[other] == fold and set(clips[row].sources) & set(clips[other].sources)
+            for other in range(len(clips))
+        )
+    ]
+
+
+def test_clips_of_a_small_group_share_a_fold() -> None:
+    """Chains of three: the first and the last share nothing and belong together all the same."""
+    chains = [(f"{k}a",) for k in range(20)], [(f"{k}a", f"{k}b") for k in range(20)], [(f"{k}b",) for k in range(20)]
+    clips = made_clips([one for part in chains for one in part])
+    for seed in range(5):
+        fold_of = folds_by_source(clips, 5, seed)
+        assert np.bincount(fold_of).tolist() == [12] * 5
+        assert (fold_of[:20] == fold_of[20:40]).all() and (fold_of[:20] == fold_of[40:]).all()
+        for fold in range(5):
+            assert training_rows(clips, fold_of, fold).tolist() == np.flatnonzero(fold_of != fold).tolist()
+    assert not np.array_equal(folds_by_source(clips, 5, 0), folds_by_source(clips, 5, 1))
+
+
+def test_a_large_group_is_dealt_so_that_much_is_left_to_train_on() -> None:
+    """Four big sources of 20 clips, all joined by a few clips that share two of them, and 40 clips of no source."""
+    sources = [(f"big {k // 20}",) for k in range(80)] + [(f"big {k}", f"big {(k + 1) % 4}") for k in range(4)]
+    clips = made_clips(sources + [()] * 36)
+    order = np.random.default_rng(0).permutation(len(clips))
+    clips = [clips[k] for k in order]
+    fold_of = folds_by_source(clips, 4, seed=0)
+    assert np.bincount(fold_of).tolist() == [30] * 4
+    left = [training_rows(clips, fold_of, fold) for fold in range(4)]
+    chance = np.random.default_rng(1).permutation(len(clips)) % 4
+    for fold in range(4):
+        assert left[fold].tolist() == slow_training_rows(clips, fold_of, fold)
+        assert len(left[fold]) >= 90 - 2 * 21  # of the 90 outside, at most those of the two joined sources are lost
+        assert training_rows(clips, chance, fold).tolist() == slow_training_rows(clips, chance, fold)
+        assert len(left[fold]) > len(training_rows(clips, chance, fold))
+    for k in range(4):  # the clips of a big source alone stay together
+        assert len({fold_of[row] for row, clip in enumerate(clips) if clip.sources == (f"big {k}",)}) == 1
+
+
+def test_neighbours_share_a_fold_where_all_are_joined() -> None:
+    """A ring in which each clip shares a source with the next one: cut into few arcs, of which only ends are lost."""
+    clips = made_clips([(f"{k}", f"{(k + 1) % 100}") for k in range(100)])
+    for seed in range(3):
+        fold_of = folds_by_source(clips, 4, seed)
+        assert np.bincount(fold_of).max() <= 25
+        for fold in range(4):
+            left = training_rows(clips, fold_of, fold)
+            assert left.tolist() == slow_training_rows(clips, fold_of, fold) and len(left) >= 72
+
+
+def test_labels_are_shared_out_where_sources_allow() -> None:
+    labels = ["common"] * 60 + ["rare"] * 10 + ["rarer"] * 5
+    fold_of = folds_by_source(made_clips([()] * 75, labels), 5, seed=3)
+    for label, count in Counter(labels).items():
+        assert {sum(fold_of[k] == fold and labels[k] == label for k in range(75)) for fold in range(5)} == {count // 5}
+
+
+# --- rendering processes
+
+KILLED = """
+import sys, time
+from pathlib import Path
+from avrepro.corpora.rendered import render_clips
+
+class Plan:
+    def __init__(self, clip): self.clip = clip
+
+def render(plan):
+    (Path(sys.argv[1]) / plan.clip).write_text(str(__import__("os").getpid()))
+    time.sleep(60)
+
+if __name__ == "__main__":
+    render_clips(Path(sys.argv[1]), [Plan(f"{k}.pid") for k in range(4)], set(), render, 2, "made")
+"""
+
+
+def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    (tmp_path / "made.py").write_text(KILLED)
+    parent = subprocess.Popen([sys.executable, str(tmp_path / "made.py"), str(tmp_path)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while len(started := [path for path in tmp_path.glob("*.pid") if path.read_text()]) < 2:
+        assert parent.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    pids = [int(path.read_text()) for path in started]
+    while any(running(pid) for pid in pids):
+        assert time.monotonic() < deadline, "a process outlived its parent"
+        time.sleep(0.05)
+
+
+def running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    state = Path(f"/proc/{pid}/stat")
+    return not state.is_file() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
