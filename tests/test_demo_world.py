@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
+import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import replace
@@ -143,6 +145,15 @@ def test_a_failing_clip_is_named_and_the_rest_stays(tmp_path: Path, monkeypatch:
     assert not list(tmp_path.rglob("corpus.json"))
     assert len(load_demo("tiny", jobs=1, world=FEWER).clips) == 6
     assert made.stat().st_mtime_ns == written
+
+
+def test_a_script_that_would_wait_for_itself_is_told(tmp_path: Path) -> None:
+    """Workers import the script anew, and if it asks for the corpus, would wait for the lock that their parent has."""
+    script = tmp_path / "unguarded.py"
+    script.write_text('from avrepro import corpora\ncorpora.load("demo", profile="ci")\n')
+    environment = os.environ | {"AVREPRO_HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode and 'if __name__ == "__main__"' in done.stderr
 
 
 def test_demo_null_has_the_same_sound_and_other_pictures(tiny: Corpus, home: Path) -> None:

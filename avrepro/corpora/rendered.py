@@ -42,6 +42,11 @@ def load_rendered(name: str, recipe: Recipe, make: Callable[[Path], None], sound
 
     corpus = read()
     if corpus is None:
+        if getattr(multiprocessing.current_process(), "_inheriting", False):  # it would wait for its parent for ever
+            raise RuntimeError(
+                f"{name} is rendered in processes that import the script that asked for it: write the script's calls "
+                'under if __name__ == "__main__":'
+            )
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock"):  # a second process waits, and then finds the clips made
             corpus = read()
