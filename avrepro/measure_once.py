@@ -48,14 +48,6 @@ def _costs(name: str, condition: Condition) -> dict[str, float]:
     return costs_of(protocol.fit(name, condition), protocol.load(condition))
 
 
-def note_planted_gap(run: Run, conditions: Sequence[Condition]) -> None:
-    """The mean time between hearing and seeing a source that was planted in the test clips, s."""
-    from avrepro.corpora.demo.truth import planted_gaps
-
-    test = protocol.load(conditions[0]).corpus.split("test")
-    run.add("corpus", "planted_gap_seconds", float(planted_gaps(test)["gap"].mean()), split="test")
-
-
 # --- ESC-10 ----------------------------------------------------------------------------------------------------------
 
 

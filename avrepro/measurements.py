@@ -18,9 +18,10 @@ from typing import Any
 import pandas as pd
 
 from avrepro import protocol
+from avrepro.evaluation import planted_localisation
 from avrepro.files import atomic
 from avrepro.measure import measure
-from avrepro.measure_once import PHOTOGRAPHS, measure_costs, measure_esc10, measure_photographs, note_planted_gap
+from avrepro.measure_once import PHOTOGRAPHS, measure_costs, measure_esc10, measure_photographs
 from avrepro.progress import say
 from avrepro.recipes import digest
 from avrepro.results import KEY, PASSPORT, Results, Run, number_recipe
@@ -89,7 +90,7 @@ def plan(names: Sequence[str] | None = None) -> list[Measurement]:
         Measurement("learning", "demo", CURVES, shares, VARIED_SEEDS),
         Measurement("noise", "demo", CURVES, noise, VARIED_SEEDS),
         Measurement("gaps", "demo", tuple(f"parekh2018/{name}" for name in GAPS), gaps, VARIED_SEEDS,
-                    extras=(note_planted_gap,), chapter="unsynchronized_mil"),
+                    extras=(planted_localisation.add_gap,), chapter="unsynchronized_mil"),
         Measurement("costs", "demo", every, {"": demo}, 1, once=measure_costs),
         Measurement("esc10", "esc10", ("li2017/audio",), {"": Condition("esc10")}, VARIED_SEEDS, once=measure_esc10,
                     chapter="lightweight_fusion"),

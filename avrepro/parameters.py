@@ -78,7 +78,9 @@ class UnsynchronizedMIL(OnCorpus):
     sources = ("structured_edges", "vggish")  # what is used in place of stand-ins
 
     # whose localisation the figures show, and which scores own clips
-    system: Literal["two_stream", "audio_only", "video_only", "wsddn", "one_stream"] = "two_stream"
+    system: Literal[
+        "two_stream", "audio_only", "video_only", "wsddn", "one_stream", "cvssp_fusion", "cvssp_gated_crnn"
+    ] = "two_stream"
 
 
 class AttentionFusion(OnCorpus):

@@ -228,9 +228,10 @@ def scores(fitted: Fitted, data: Data) -> np.ndarray:
 
 
 def _scored_rows(system: System, data: Data) -> np.ndarray:
-    """Rows of the clips whose scores are read; those of training clips only where something is learnt from them."""
+    """Rows of the clips whose scores are read; those of training clips where something is learnt from them."""
     every = np.arange(len(data.corpus.clips))
-    if not _held_out_only(system) or not trains(data.condition):
+    own = data.condition.corpus == "folder"  # a person is told every score
+    if own or not _held_out_only(system) or not trains(data.condition):
         return every
     held_out = [clip.split not in ("train", LEFT_OUT) for clip in data.corpus.clips]
     return every[held_out] if any(held_out) else every

@@ -70,6 +70,7 @@ def ahead(
     columns: Mapping[str, Results | None],
     caption: str,
     published: Mapping[str, float],
+    fold: str = "",
 ) -> None:
     """How far a system is ahead of others on test clips, paired; read like :func:`compare`, which shows them side by
     side."""
@@ -80,7 +81,7 @@ def ahead(
         found = [None if one is None else one.find(system, metric, against=other) for one in columns.values()]
         rows.append(row + [_cell(one, metric, True) for one in found])
     shown = [one for one in columns.values() if one is not None]
-    table([f"{title(system)} minus", "published", *columns], rows, caption, shown)
+    table([f"{title(system)} minus", "published", *columns], rows, caption, shown, fold=fold)
 
 
 def system_cell(system: str) -> Cell:
