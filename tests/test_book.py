@@ -259,12 +259,12 @@ def test_a_page_in_the_browser(visits: dict[str, Visit], html: Path, name: str) 
 
 
 # Tables that neither lie in a closed fold nor fit: their captions, and by how many px.
-TOO_WIDE = """frame => [...document.querySelectorAll("article table")].flatMap((table) => {
+TOO_WIDE = """scrolling => [...document.querySelectorAll("article table")].flatMap((table) => {
   if (!table.getClientRects().length) return [];
-  const column = (frame && table.closest(".wide")) || table.closest("article");
-  const over = table.getBoundingClientRect().right - column.getBoundingClientRect().right;
-  const scrolls = column !== table.closest("article");
-  return over > 1 && !scrolls ? [`${table.caption?.textContent ?? table.textContent.slice(0, 80)}: ${over}`] : [];
+  const frame = table.closest(".wide, .pst-scrollable-table-container");
+  const [edge, outer] = [table, frame ?? table.closest("article")].map((one) => one.getBoundingClientRect().right);
+  const over = Math.max(outer - document.documentElement.clientWidth, frame && scrolling ? 0 : edge - outer);
+  return over > 1 ? [`${table.caption?.textContent ?? table.textContent.slice(0, 80)}: ${over}`] : [];
 })"""
 
 
