@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import importlib.metadata
 import re
 import sys
@@ -157,3 +158,10 @@ def code_of(path: Path) -> list[tuple[int, ast.Module]]:
     """The code cells of a notebook with their numbers."""
     cells = nbformat.read(path, as_version=4).cells
     return [(number, ast.parse(cell.source)) for number, cell in enumerate(cells) if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebooks_under_test_run_the_smallest_profile(path: Path) -> None:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    (parameters,) = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
+    assert parameters["metadata"]["nbmake"] == {"mock": {"profile": "ci"}}
