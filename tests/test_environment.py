@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import json
 import importlib.metadata
+import json
 import re
 import sys
 import tomllib
