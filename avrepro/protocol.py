@@ -127,7 +127,7 @@ def recipe_of(name: str, condition: Condition) -> Recipe:
 
 
 def checkpoint_path(name: str, condition: Condition) -> Path:
-    """Where the system, trained under a condition, is or will be; of a demo world no clip is read for it."""
+    """Where the system, trained under a condition, is or will be; no clip is rendered for it."""
     system, c = SYSTEMS[name], condition
     training = [c.share, c.noise, c.fold, c.dry, c.seed if _seeded(system) else 0, choose_device(c.device).type]
     key = digest([recipe_of(name, c).key, _identity(c, _modalities(system)), training])
@@ -138,6 +138,10 @@ def _identity(condition: Condition, modalities: Sequence[str]) -> str:
     if condition.corpus.startswith("demo"):
         profile = "ci" if condition.profile == "ci" else "demo"
         return corpora.identity(condition.corpus, modalities, profile=profile, gap=condition.gap)
+    if condition.corpus == "paired":
+        c = condition
+        chosen = {"clips": c.clips or None, "labels": c.labels or None, "strict": c.strict}
+        return corpora.identity("paired", modalities, profile=c.profile, seed=c.seed, **chosen)
     return _corpus(condition).identity(modalities)
 
 

@@ -1,4 +1,4 @@
-"""Made-up clips for tests of the systems of Fayek and Kumar (2020): features in memory, and no files."""
+"""Made-up clips and weights for tests of Fayek and Kumar (2020): features in memory, and no files."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from avrepro.conditions import Condition
 from avrepro.corpora.base import Clip, Corpus
@@ -32,3 +33,12 @@ def made_up_data(
         here = np.ones(len(clips), dtype=bool) if present is None else present
         data._extracted[feature.recipe.key] = Extraction(ClipArrays(tuple(arrays), here), {})
     return data
+
+
+def randomise(network: nn.Module, weights: float = 0.7) -> None:
+    """Other numbers than those a network starts with, so that none can be left out unnoticed."""
+    for name, one in network.state_dict().items():
+        if name.endswith(("running_var", "deviation", "moments")):
+            one.uniform_(0.5, 2)
+        elif one.is_floating_point():
+            one.copy_(torch.randn_like(one) * (weights if one.ndim > 1 else 1))

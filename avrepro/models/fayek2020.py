@@ -6,6 +6,7 @@ clip.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
@@ -156,7 +157,7 @@ def co_supervised(weak_labels: Tensor, teacher: Tensor, weight: float) -> Tensor
 # --- fusions of h_a and h_v ------------------------------------------------------------------------------------------
 
 
-class Fusion(nn.Module):
+class Fusion(nn.Module, ABC):
     """What the learnt fusions share: outputs of zero mean and unit deviation in training (section 4.2) -> logits."""
 
     moments: Tensor
@@ -181,13 +182,13 @@ class Fusion(nn.Module):
         (mean_a, deviation_a), (mean_v, deviation_v) = self.moments
         return (h_a - mean_a) / deviation_a, (h_v - mean_v) / deviation_v
 
+    @abstractmethod
     def logits(self, h_a: Tensor, h_v: Tensor) -> Tensor:
         """Normalised outputs -> logits, all [clips, classes]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def outputs(self) -> list[nn.Module]:
         """The layers whose outputs become probabilities of the classes."""
-        raise NotImplementedError
 
     def loss(self, h_a: Tensor, h_v: Tensor, weak_labels: Tensor) -> Tensor:
         """Equation 2 of the fused probabilities; outputs as the models give them."""

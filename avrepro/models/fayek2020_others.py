@@ -11,6 +11,7 @@ Blocks are timm's and torchvision's. Wider, narrower and shallower ones are a ma
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import isfinite
@@ -49,7 +50,7 @@ class VideoR2Plus1DConfig:
     channels: tuple[int, ...] = (64, 128, 256, 512)  # four times as many come out of bottlenecks
 
 
-class Classifier(nn.Module):
+class Classifier(nn.Module, ABC):
     """Inputs scaled as in the training clips -> features -> logits by a last layer, :attr:`classify`."""
 
     mean: Tensor
@@ -62,9 +63,9 @@ class Classifier(nn.Module):
         self.register_buffer("mean", mean)
         self.register_buffer("deviation", deviation)
 
+    @abstractmethod
     def features(self, inputs: Tensor) -> Tensor:
         """Means of the last maps over time and space or frequency, [clips, width]."""
-        raise NotImplementedError
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Logits [clips, classes]."""
