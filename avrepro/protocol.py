@@ -162,11 +162,15 @@ def fit(name: str, condition: Condition) -> Fitted:
     parts = {used: fit(used, condition) for used in system.uses}
     data = load(condition)
     given = {used: scores(part, data) for used, part in parts.items()}
-    if folds := system.folds(condition):
+    seconds = 0.0  # of trainings out of fold, which this one needed
+    if folds := min(system.folds(condition), len(data.rows("train"))):
         given = {used: out_of_fold(used, condition, folds, found) for used, found in given.items()}
+        each = [fit(used, replace(condition, fold=(fold, folds))) for used in parts for fold in range(folds)]
+        seconds = sum(one.seconds for one in each)
     partial = path.with_suffix(".partial")
     path.parent.mkdir(parents=True, exist_ok=True)
     checkpoint = system.fit(data, given, condition.seed, partial)
+    checkpoint.seconds += seconds
     checkpoint.system, checkpoint.key, checkpoint.profile = name, path.stem, condition.profile
     checkpoint.options, checkpoint.classes = [list(one) for one in condition.options], list(data.classes)
     checkpoint.parts = {used: part.path.name for used, part in parts.items()}
@@ -194,7 +198,6 @@ def out_of_fold(name: str, condition: Condition, folds: int, whole: np.ndarray) 
     """
     data, found = load(condition), whole.copy()
     train = data.rows("train")
-    folds = min(folds, len(train))
     fold_of = corpora.folds_by_source([data.corpus.clips[row] for row in train], folds, condition.seed)
     for fold in range(folds):
         part = replace(condition, fold=(fold, folds))

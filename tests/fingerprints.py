@@ -6,6 +6,10 @@
 from __future__ import annotations
 
 import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,7 +19,11 @@ import torch
 
 from avrepro import corpora, protocol
 from avrepro.conditions import Condition
+from avrepro.corpora.base import Clip
+from avrepro.encode import write_clip
 from avrepro.evaluation import micro_f1_interval, resample, summarise, tune_thresholds
+from avrepro.features.store import Feature
+from avrepro.home import home
 from avrepro.media import read_audio, read_frames
 from avrepro.results import EVALUATION
 from avrepro.systems import SYSTEMS
@@ -36,6 +44,48 @@ def of_array(array: np.ndarray) -> list[float]:
     return [*map(float, np.shape(array)), *(round(float(one), 7) for one in [*spread, *few])]
 
 
+def silenced(folder: Path) -> Clip:
+    """Five seconds of noise, then of digital silence: what reaches the floors of the front ends."""
+    draw = np.random.default_rng(3)
+    sound = np.where(np.arange(320_000) < 160_000, 0.1 * draw.standard_normal(320_000), 0).astype(np.float32)
+    frames = draw.integers(0, 256, (20, 72, 96, 3), dtype=np.uint8)
+    write_clip(folder / "silenced.mp4", frames, 2, sound, 32_000)
+    return Clip("silenced", folder / "silenced.mp4", "train", ())
+
+
+def of_feature(feature: Feature) -> Fingerprint:
+    """A feature of two clips of the demo world, of one that falls silent, and of nothing."""
+    clips = protocol.load(CONDITION).corpus.clips[:CLIPS]
+    with tempfile.TemporaryDirectory() as folder:
+        arrays = [feature.of(clip) for clip in (*clips, silenced(Path(folder)))]
+    numbers = [of_array(one) for one in [*arrays, feature.nothing()]]
+    return {"version": feature.recipe.version, "numbers": [*chain.from_iterable(numbers)]}
+
+
+@contextmanager
+def nothing_computed() -> Iterator[None]:
+    """A cache with the clips and downloads that are at hand and nothing else: old numbers would hide a change."""
+    usual, variable = home(), os.environ.get("AVREPRO_HOME")
+    with tempfile.TemporaryDirectory() as folder:
+        for part in ("corpora", "downloads"):
+            (usual / part).mkdir(parents=True, exist_ok=True)
+            (Path(folder) / part).symlink_to(usual / part)
+        os.environ["AVREPRO_HOME"] = folder
+        caches = (protocol.load, protocol._load_corpus)  # they hold paths
+        for one in caches:
+            one.cache_clear()
+        try:
+            yield
+        finally:
+            for one in caches:
+                one.cache_clear()
+            if variable is None:
+                del os.environ["AVREPRO_HOME"]
+            else:
+                os.environ["AVREPRO_HOME"] = variable
+
+
+@nothing_computed()
 def compute() -> dict[str, Fingerprint]:
     """Fingerprints of corpora, features, systems and numbers, by the name of the recipe."""
     torch.set_num_threads(1)
@@ -45,9 +95,7 @@ def compute() -> dict[str, Fingerprint]:
         for feature in system.features(CONDITION).values():
             shared = f"{feature.recipe.name} {json.dumps(dict(feature.recipe.settings), sort_keys=True)}"
             if shared not in found:
-                arrays = [feature.of(clip) for clip in data.corpus.clips[:CLIPS]]
-                numbers = [of_array(one) for one in [*arrays, feature.nothing()]]
-                found[shared] = {"version": feature.recipe.version, "numbers": [*chain.from_iterable(numbers)]}
+                found[shared] = of_feature(feature)
         fitted = protocol.fit(name, CONDITION)
         losses = [row["loss"] for row in fitted.checkpoint.history]
         scores = protocol.scores(fitted, data)

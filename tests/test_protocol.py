@@ -174,8 +174,8 @@ def test_the_fusion_is_the_weighted_sum_by_the_better_branch(condition: Conditio
 def test_scores_out_of_fold_are_of_systems_not_trained_on_the_clip(condition: Condition, monkeypatch) -> None:
     memory, inside, outside = Memorising("x/m", 0), Recording("x/in", ("x/m",), 0), Recording("x/out", ("x/m",), 3)
     register(monkeypatch, memory, inside, outside)
-    for system in (inside, outside):
-        protocol.fit(system.name, condition)
+    seconds = [protocol.fit(system.name, condition).seconds for system in (inside, outside)]
+    assert seconds == [2.0 + 2.0, 2.0 + 2.0 + 3 * 2.0], "trainings out of fold count, too"
     assert (inside.given["x/m"][:20] == 1).all() and (outside.given["x/m"][:20] == 0).all()
     assert memory.fitted == 4 and (outside.given["x/m"][20:] == 0).all()
     todo = protocol.untrained(["x/out"], [replace(condition, seed=5)])

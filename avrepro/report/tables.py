@@ -78,7 +78,9 @@ def ahead(
     for other in others:
         known = system in published and other in published
         row: list[Any] = [system_cell(other), f"{published[system] - published[other]:+.2f}" if known else MISSING]
-        found = [None if one is None else one.find(system, metric, against=other) for one in columns.values()]
+        found = [
+            None if one is None else one.find(system, metric, split="test", against=other) for one in columns.values()
+        ]
         rows.append(row + [_cell(one, metric, True) for one in found])
     shown = [one for one in columns.values() if one is not None]
     table([f"{title(system)} minus", "published", *columns], rows, caption, shown, fold=fold)

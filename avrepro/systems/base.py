@@ -97,7 +97,7 @@ class Checkpoint:
     state: dict[str, Tensor] = field(default_factory=dict)  # weights, by the names that the system gives them
     numbers: dict[str, Any] = field(default_factory=dict)  # plain values, such as weights of classes
     history: list[dict[str, float]] = field(default_factory=list)  # a row an epoch
-    seconds: float = 0.0  # of its own training
+    seconds: float = 0.0  # of its own training, and of those out of fold that it needed
     parameters: int = 0  # numbers that were trained
     # Filled in by the protocol:
     system: str = ""

@@ -12,7 +12,20 @@ import pytest
 from bs4 import BeautifulSoup
 
 from avrepro.evaluation import Interval
-from avrepro.report import compare, costs, measured, note, origin, passports, percent, settings, table, tidy, with_unit
+from avrepro.report import (
+    ahead,
+    compare,
+    costs,
+    measured,
+    note,
+    origin,
+    passports,
+    percent,
+    settings,
+    table,
+    tidy,
+    with_unit,
+)
 from avrepro.report.wording import decimal, kind_of
 from avrepro.results import PASSPORT, Results, ResultsError
 from avrepro.systems import SYSTEMS
@@ -132,6 +145,14 @@ def test_a_comparison_without_results_says_so_and_unknown_systems_are_refused(
         assert tidy(unmeasured, "micro_f1").empty
     with pytest.raises(ResultsError, match=r"no system 'li2017/adio' is registered, nor was its micro_f1 measured"):
         compare(["li2017/adio"], "micro_f1", {"demo world": worlds["demo"]}, "Table 1.")
+
+
+def test_how_far_a_system_is_ahead_of_others(shown: Callable, worlds: dict[str, Results]) -> None:
+    published = {FUSED: 55.5, AUDIO: 50.25}
+    (output,) = shown(lambda: ahead(FUSED, [AUDIO, VIDEO], "micro_f1", worlds, "Ahead.", published))
+    _, head, rows = parsed(output)
+    assert head[1:] == ["published", "paired", "demo"] and head[0].endswith(" minus")
+    assert list(rows.values()) == [["+5.25", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "–"]]
 
 
 def test_origin_is_a_badge(worlds: dict[str, Results], make: Callable) -> None:
