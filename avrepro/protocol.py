@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -140,9 +140,15 @@ def _identity(condition: Condition, modalities: Sequence[str]) -> str:
         return corpora.identity(condition.corpus, modalities, profile=profile, gap=condition.gap)
     if condition.corpus == "paired":
         c = condition
-        chosen = {"clips": c.clips or None, "labels": c.labels or None, "strict": c.strict}
-        return corpora.identity("paired", modalities, profile=c.profile, seed=c.seed, **chosen)
+        return _paired_identity(c.profile, c.seed, c.clips, c.labels, c.strict)
     return _corpus(condition).identity(modalities)
+
+
+@cache  # of thousands of items, and asked for by every training
+def _paired_identity(profile: str, seed: int, clips: str, labels: str, strict: bool) -> str:
+    return corpora.recipe(
+        "paired", profile=profile, seed=seed, clips=clips or None, labels=labels or None, strict=strict
+    ).key
 
 
 def _modalities(system: System) -> tuple[str, ...]:
@@ -221,7 +227,7 @@ def scores(fitted: Fitted, data: Data) -> np.ndarray:
     if path.is_file() and not data.fresh:
         return np.load(path, allow_pickle=False)
     rows = _scored_rows(fitted.system, data)
-    given = {used: scores(part, data)[rows] for used, part in fitted.parts.items()}
+    given = _Given(fitted.parts, data, rows)
     part = data if len(rows) == len(data.corpus.clips) else data.select(rows)
     found = np.full((len(data.corpus.clips), len(fitted.checkpoint.classes)), np.nan, np.float32)
     found[rows] = fitted.system.scores(fitted.checkpoint, part, given)
@@ -232,6 +238,22 @@ def scores(fitted: Fitted, data: Data) -> np.ndarray:
         with atomic(path) as temporary:
             np.save(temporary, found, allow_pickle=False)
     return found
+
+
+class _Given(Mapping[str, np.ndarray]):
+    """Scores of the systems that one uses, when it asks for them: a student does not ask its teacher."""
+
+    def __init__(self, parts: Mapping[str, Fitted], data: Data, rows: np.ndarray) -> None:
+        self.parts, self.data, self.rows = parts, data, rows
+
+    def __getitem__(self, used: str) -> np.ndarray:
+        return scores(self.parts[used], self.data)[self.rows]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.parts)
+
+    def __len__(self) -> int:
+        return len(self.parts)
 
 
 def _scored_rows(system: System, data: Data) -> np.ndarray:

@@ -91,24 +91,31 @@ class Tiny(System):
         return nn.Linear(H, 3)(frozen).mean(dim=1).detach().numpy() + sum(given.values())
 
 
+class Student(Tiny):
+    """Learns from the scores of what it uses, and gives its own without them."""
+
+    def scores(self, checkpoint: Checkpoint, data: Data, given: dict) -> np.ndarray:  # type: ignore[override]
+        return super().scores(checkpoint, data, {})
+
+
 def test_costs_are_those_of_one_clip_from_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing comes out of a cache, other clips cost nothing, and parts count."""
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
     parts = {}
-    for name, uses in (("tiny/one", ()), ("tiny/both", ("tiny/one",))):
-        system = Tiny(name, uses)
+    for system in (Tiny("tiny/one"), Tiny("tiny/both", ("tiny/one",)), Student("tiny/student", ("tiny/one",))):
+        name, uses = system.name, system.uses
         monkeypatch.setitem(SYSTEMS, name, system)
         parts[name] = Fitted(system, system.fit(), {used: parts[used] for used in uses}, tmp_path)
     clips = tuple(Clip(f"{row}", Path(), ("train", "test", "test")[row], ()) for row in range(3))
     data = Data(Corpus("demo", ("a", "b", "c"), clips, (), "digest"), Condition(), torch.device("cpu"))
     own = T * C * H + T * H * 3
-    for name, times in (("tiny/one", 1), ("tiny/both", 2)):
+    for name, times, trained in (("tiny/one", 1, 1), ("tiny/both", 2, 2), ("tiny/student", 1, 2)):
         Tiny.decoded.clear()
         found = costs_of(parts[name], data)
         assert (found["macs"], found["parameters"], found["training_seconds"]) == (
             times * own,
-            times * H * 3,
-            times * 2,
+            trained * H * 3,
+            trained * 2,
         )
         assert 0 < found["inference_seconds"] < 1 and found["peak_memory_mb"] > 50
         assert set(Tiny.decoded) == {"1"} and len(Tiny.decoded) >= 1 + costs.REPEATS

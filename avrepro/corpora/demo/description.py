@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -143,7 +144,15 @@ def load_world_description(path: Path | None = None) -> WorldDescription:
 
     Raises CorpusError naming each key that is unknown, missing, or of a wrong type or value.
     """
-    path = path or manifest_path("demo_world.yaml")
+    return _own_description() if path is None else _read_description(path)
+
+
+@cache  # every recipe asks for it
+def _own_description() -> WorldDescription:
+    return _read_description(manifest_path("demo_world.yaml"))
+
+
+def _read_description(path: Path) -> WorldDescription:
     try:
         # By way of JSON, whose arrays may become tuples while numbers and texts stay strict.
         return WorldDescription.model_validate_json(json.dumps(yaml.safe_load(path.read_text("utf-8"))))
