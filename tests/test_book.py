@@ -48,10 +48,9 @@ def html() -> Path:
     return runs.build_book("ci").parent
 
 
-def executed_copy(chapter: str) -> Path:
+def executed_copy(html: Path, chapter: str) -> Path:
     """The executed chapter that the proof book was made of."""
-    key = runs.run_key(chapter, {"profile": "ci"})
-    return runs.BUILD / "executed" / f"{chapter}-{key}.ipynb"
+    return html.parent.parent / "source" / "book" / f"{chapter}.ipynb"
 
 
 @pytest.fixture(scope="session")
@@ -200,7 +199,7 @@ def texts_of(notebook: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_numbers_in_sentences_are_on_their_pages(html: Path, chapter: str) -> None:
-    notebook = json.loads(executed_copy(chapter).read_text())
+    notebook = json.loads(executed_copy(html, chapter).read_text())
     texts = texts_of(notebook)
     prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     named = {f"book/{chapter}.html": HERE.findall(prose)}
@@ -215,7 +214,7 @@ def test_numbers_in_sentences_are_on_their_pages(html: Path, chapter: str) -> No
 
 
 def test_a_number_in_a_sentence_is_that_of_the_store(html: Path) -> None:
-    texts = texts_of(json.loads(executed_copy("side_by_side").read_text()))
+    texts = texts_of(json.loads(executed_copy(html, "side_by_side").read_text()))
     claim = "li2017_fusion_above_audio"
     found = results.committed("protocol", "demo").select(metric="claim", label=claim).iloc[0]
     low, high = (f"{100 * found[end]:+.1f}" for end in ("low", "high"))
@@ -226,7 +225,7 @@ def test_a_number_in_a_sentence_is_that_of_the_store(html: Path) -> None:
 
 def test_numbers_of_profile_ci_are_refused(html: Path) -> None:
     """Other refusals are tested where chapters are checked, on notebooks made for it."""
-    executed = executed_copy(CHAPTER)
+    executed = executed_copy(html, CHAPTER)
     check_executed(CHAPTER, executed, allow_ci=True)
     with pytest.raises(ResultsError, match="profile ci"):
         check_executed(CHAPTER, executed)
