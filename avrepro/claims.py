@@ -7,9 +7,9 @@ what is asked of a claim on the control.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -17,8 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from avrepro.corpora.dcase2017 import CLASSES
 from avrepro.evaluation import Interval, bonferroni_level
 from avrepro.manifests import manifest_path
-from avrepro.parameters import nearest
-from avrepro.recipes import digest
+from avrepro.parameters import mistakes, nearest
 
 CHAPTER_OF = {"li2017": "lightweight_fusion", "parekh2018": "unsynchronized_mil", "fayek2020": "attention_fusion"}
 OF_CLASSES = ("class_f1", "average_precision")  # metrics that each class has its own of
@@ -37,13 +36,10 @@ class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
-Model = TypeVar("Model", bound=_Strict)
-
-
 class Rule(_Strict):
     """How an interval becomes a verdict; written before the numbers."""
 
-    words: str = Field(min_length=1)
+    words: str
     margin: float = Field(gt=0, lt=1)  # the smallest quantity that counts, a fraction
     level: float = Field(gt=0, lt=1)  # of the interval
     resamples: int = Field(ge=1)
@@ -54,7 +50,7 @@ class Rule(_Strict):
 class Where(_Strict):
     """Where a paper makes a claim; pages as in ``data_manifests/published``."""
 
-    section: str = Field(min_length=1)
+    section: str
     page: int = Field(ge=1)
 
 
@@ -67,18 +63,18 @@ class Published(_Strict):
     words: str = ""
 
     @model_validator(mode="after")
-    def number_or_words(self) -> Published:
-        given = [self.value is not None, bool(self.unit), bool(self.data), bool(self.words)]
-        if given not in ([True, True, True, False], [False, False, False, True]):
-            raise ValueError("expected value, unit and data together, or words alone")
+    def is_number_or_words(self) -> Published:
+        given = [name for name, value in self if value]
+        if given not in (["value", "unit", "data"], ["words"]):
+            raise ValueError(f"expected value, unit and data together, or words alone, found {given}")
         return self
 
 
 class Claim(_Strict):
     """One claim: that a quantity is greater than 0. Classes are empty where all are meant."""
 
-    id: str = Field(pattern="^[a-z0-9_]+$")
-    sentence: str = Field(min_length=1)
+    id: str = ""  # its name in the registry
+    sentence: str
     where: Where
     published: Published
     kind: Literal["difference", "contrast", "count"]
@@ -100,63 +96,46 @@ class Claim(_Strict):
 
     @model_validator(mode="after")
     def is_consistent(self) -> Claim:
-        if {self.id.partition("_")[0], self.against.partition("/")[0]} != {self.paper} or self.paper not in CHAPTER_OF:
-            raise ValueError(f"system: expected id, system and against of one of the papers {', '.join(CHAPTER_OF)}")
-        if self.system == self.against:
-            raise ValueError(f"against: expected another system than {self.system!r}")
-        named = self.classes + self.other_classes
-        for name in named:
-            if name not in CLASSES:
-                raise ValueError(f"classes: unknown class {name!r}{nearest(name, list(CLASSES))}")
-        if len(set(named)) < len(named):
-            raise ValueError("classes: expected each class once in classes and other_classes together")
-        if self.metric not in OF_CLASSES and (named or self.kind == "count"):
-            raise ValueError(f"metric: classes or a count need one of {', '.join(OF_CLASSES)}, found {self.metric!r}")
-        needed = {"difference": bool(self.classes), "contrast": True, "count": False}[self.kind]
-        if bool(self.classes) != needed or bool(self.other_classes) != (self.kind == "contrast"):
+        is_count, is_contrast = self.kind == "count", self.kind == "contrast"
+        if self.system == self.against or self.paper != self.against.partition("/")[0]:
+            raise ValueError(f"against: expected another system of {self.paper}, found {self.against!r}")
+        if bool(self.other_classes) != is_contrast or (is_contrast and not self.classes) or (is_count and self.classes):
             raise ValueError("classes: a contrast has classes and other_classes, a difference may have classes alone")
-        if (self.expected is not None) != (self.kind == "count"):
+        if (self.classes or is_count) and self.metric not in OF_CLASSES:
+            raise ValueError(f"metric: classes or a count need one of {', '.join(OF_CLASSES)}, found {self.metric!r}")
+        if (self.expected is not None) != is_count:
             raise ValueError("expected: a count has a share that is expected, no other kind has")
-        if self.kind == "contrast" and self.pictures == "help":
-            raise ValueError("pictures: a contrast says where pictures help, not that they do")
         return self
 
 
-def load_claims(path: Path | None = None, known: Collection[str] | None = None) -> tuple[Rule, dict[str, Claim]]:
+class _Registry(_Strict):
+    rule: Rule
+    claims: dict[str, Claim]
+
+
+def load_claims(path: Path | None = None) -> tuple[Rule, dict[str, Claim]]:
     """The rule of verdicts and every claim by its id, in the registry's order.
 
     :param path: another registry than ``data_manifests/claims.yaml``.
-    :param known: names of the systems that can be compared; by default those of :mod:`avrepro.systems`.
     :raises ClaimError: names every mistake: the claim, the key, what was expected and what was found.
     """
-    if known is None:
-        from avrepro.systems import SYSTEMS  # slow to import
+    from avrepro.systems import SYSTEMS  # slow to import
 
-        known = SYSTEMS
-    path, mistakes = path or manifest_path("claims.yaml"), list[str]()
+    path = path or manifest_path("claims.yaml")
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        registry = _Registry.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except yaml.YAMLError as error:
         raise ClaimError(f"{path}: {error}") from error
-    if not isinstance(found, dict) or set(found) != {"rule", "claims"} or not isinstance(found["claims"], dict):
-        raise ClaimError(f"{path}: expected rule and claims, claims being a mapping of ids to entries")
-    rule, claims = _read(Rule, "rule", found["rule"], mistakes), {}
-    for name, entry in found["claims"].items():
-        if not isinstance(entry, dict) or "id" in entry:
-            mistakes.append(f"{name}: expected a mapping of the claim's keys; its id is {name!r} and no key of it")
-        elif claim := _read(Claim, str(name), entry | {"id": name}, mistakes):
-            claims[claim.id] = claim
-            unknown = {claim.system, claim.against} - set(known)
-            mistakes += [f"{name}: unknown system {system!r}{nearest(system, list(known))}" for system in unknown]
-    if mistakes or rule is None:
-        raise ClaimError(f"{path}:\n" + "\n".join(f"  - {line}" for line in mistakes))
-    return rule, claims
-
-
-def quantities(claims: Mapping[str, Claim]) -> str:
-    """Digest of what is measured of all claims: a committed difference is one of the claims that had it."""
-    words = {"sentence", "where", "published", "pictures"}
-    return digest({name: claim.model_dump(mode="json", exclude=words) for name, claim in claims.items()})
+    except ValidationError as error:
+        known = [name for model in (Rule, Claim, Where, Published) for name in model.model_fields]
+        raise ClaimError(f"{path}:\n{mistakes(error, known)}") from None
+    claims = {name: claim.model_copy(update={"id": name}) for name, claim in registry.claims.items()}
+    for name, claim in claims.items():
+        systems, classes = (claim.system, claim.against), claim.classes + claim.other_classes
+        for one, known in [*((one, [*SYSTEMS]) for one in systems), *((one, [*CLASSES]) for one in classes)]:
+            if one not in known:
+                raise ClaimError(f"{path}: {name}: unknown {one!r}{nearest(one, known)}")
+    return registry.rule, claims
 
 
 def verdict(interval: Interval | None, rule: Rule) -> str:
@@ -211,21 +190,3 @@ def check_null(
 
 def _bounds(interval: Interval | None) -> str:
     return f"[{interval.low:+.3f}, {interval.high:+.3f}]" if interval else ""
-
-
-def _read(model: type[Model], name: str, entry: Any, mistakes: list[str]) -> Model | None:
-    try:
-        return model.model_validate(entry)
-    except ValidationError as error:
-        mistakes += [f"{name}: {_mistake(problem, list(model.model_fields))}" for problem in error.errors()]
-        return None
-
-
-def _mistake(problem: Any, known: list[str]) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "missing":
-        return f"expected {key}, which is missing"
-    if problem["type"] == "extra_forbidden":
-        return f"unknown key {key!r}{nearest(key, known) if len(problem['loc']) == 1 else ''}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{key}: {message}, found {problem['input']!r}" if key else message

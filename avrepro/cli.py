@@ -19,12 +19,11 @@ def main(words: list[str] | None = None) -> None:
     arguments = _parser().parse_args(words)
     try:
         arguments.command(arguments)
-    except ParameterError as error:
-        sys.exit(_fail(error, 2))
     except BrokenPipeError:  # the reader of our output (head, less) has gone
         sys.exit(1)
     except (ValueError, RuntimeError, OSError) as error:
-        sys.exit(_fail(error, 1))
+        print(f"avrepro: {error}", file=sys.stderr)
+        sys.exit(2 if isinstance(error, ParameterError) else 1)
 
 
 def book(arguments: argparse.Namespace) -> None:
@@ -47,15 +46,11 @@ def run(arguments: argparse.Namespace) -> None:
     run_chapter(arguments.chapter, given, output)
     print(f"The executed chapter is at {output}; its numbers: avrepro results")
     if scores_beside(output).is_file():
+        import pandas as pd
+
         print(f"Scores of your clips are at {scores_beside(output)}; the highest of each clip and system:")
-        print(_highest_scores(scores_beside(output)))
-
-
-def _highest_scores(path: Path, labels: int = 3) -> str:
-    import pandas as pd
-
-    table = pd.read_csv(path, dtype={"clip": str, "label": str})
-    return table.groupby(["clip", "system"], sort=False).head(labels).to_string(index=False)
+        table = pd.read_csv(scores_beside(output), dtype={"clip": str, "label": str})
+        print(table.groupby(["clip", "system"], sort=False).head(3).to_string(index=False))
 
 
 def sweep(arguments: argparse.Namespace) -> None:
@@ -66,40 +61,34 @@ def sweep(arguments: argparse.Namespace) -> None:
         raise ParameterError(f"{', '.join(twice)}: given by -p and by --grid")
     from avrepro import runs
 
-    outcomes = runs.sweep(arguments.chapter, grid, given, arguments.jobs)
-    failed = [outcome for outcome in outcomes if outcome.state == "failed"]
-    print(f"{len(outcomes) - len(failed)} of {len(outcomes)} runs are there; their numbers: avrepro results")
-    for outcome in failed:
-        print(f"failed: {outcome.parameters}: {outcome.reason} ({outcome.notebook})")
-    if failed:
-        sys.exit(1)
+    done = runs.sweep(arguments.chapter, grid, given, arguments.jobs)
+    failed = [job for job in done if job.reason]
+    print(f"{len(done) - len(failed)} of {len(done)} runs are there; their numbers: avrepro results")
+    _report([f"{job.parameters}: {job.reason}" for job in failed])
 
 
 def measure(arguments: argparse.Namespace) -> None:
     from avrepro import checkout, measurements
 
     plan = measurements.plan(arguments.names or None)
-    failed = measurements.measure_all(plan, arguments.folder or checkout.COMMITTED, arguments.jobs, arguments.dry_run)
-    for reason in failed:
-        print(f"failed: {reason}")
-    if failed:
-        sys.exit(1)
+    folder = arguments.folder or checkout.COMMITTED
+    _report(measurements.measure_all(plan, folder, arguments.jobs, arguments.dry_run))
 
 
 def features(arguments: argparse.Namespace) -> None:
     given = _parameters(arguments.chapter, arguments.parameters)
     parameters = check(arguments.chapter, given)
     from avrepro import protocol, systems
+    from avrepro.claims import CHAPTER_OF
 
     if not hasattr(parameters, "condition"):
         raise ParameterError(f"{arguments.chapter} trains no systems and has no features of its own")
-    data, seen = protocol.load(parameters.condition), set()
-    for name in systems.of_paper(PAPER_OF[arguments.chapter]):
-        for feature in systems.SYSTEMS[name].features(parameters.condition).values():
-            if feature.recipe.key not in seen:
-                seen.add(feature.recipe.key)
-                here = data.arrays(feature).present
-                print(f"{feature.recipe.name}: {here.sum()} of {len(here)} clips")
+    data = protocol.load(parameters.condition)
+    (paper,) = (paper for paper, chapter in CHAPTER_OF.items() if chapter == arguments.chapter)
+    needed = [systems.SYSTEMS[name].features(parameters.condition) for name in systems.of_paper(paper)]
+    for feature in {one.recipe.key: one for features in needed for one in features.values()}.values():
+        here = data.arrays(feature).present
+        print(f"{feature.recipe.name}: {here.sum()} of {len(here)} clips")
     for clip in data.corpus.missing:
         print(f"missing: {clip.id}: {clip.reason}")
 
@@ -135,13 +124,12 @@ def bench(arguments: argparse.Namespace) -> None:
     print(f"{os.cpu_count()} processor cores, no GPU used; the best of {arguments.repeat}", flush=True)
     for task, ours, usual in timed.bench(arguments.repeat):
         scaled = " (scaled up)" if task.share < 1 else ""
-        instead = f"; {task.instead}: {usual:.3g} s{scaled}; {usual / ours:.1f} times quicker" if task.instead else ""
+        instead = f"; {task.instead}: {usual:.3g} s{scaled}; {usual / ours:.1f} times quicker"
         print(f"{task.name}: {ours:.3g} s{instead}", flush=True)
 
 
 SHOWN = ("run", "chapter", "measured", "system", "against", "corpus", "profile", "seeds", "split", "clips", "missing",
          "metric", "value", "low", "high", "device", "commit", "time")  # fmt: skip
-PAPER_OF = {"lightweight_fusion": "li2017", "unsynchronized_mil": "parekh2018", "attention_fusion": "fayek2020"}
 
 
 def _markdown(table: Any) -> str:
@@ -153,30 +141,31 @@ def _markdown(table: Any) -> str:
 
 
 def _parameters(chapter: str, texts: list[str]) -> dict[str, Any]:
-    given = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals:
-            raise ParameterError(f"-p takes name=value, found {text!r}")
-        given[name] = parse_value(chapter, name, value)
-    return given
+    return {name: parse_value(chapter, name, value) for name, value in _pairs("-p takes name=value", texts)}
 
 
 def _grid(chapter: str, texts: list[str]) -> dict[str, list[Any]]:
     """Values of each name, each once; a name may be given several times."""
     grid: dict[str, list[Any]] = {}
-    for text in texts:
-        name, equals, values = text.partition("=")
-        if not equals:
-            raise ParameterError(f"--grid takes name=value,value, found {text!r}")
+    for name, values in _pairs("--grid takes name=value,value", texts):
         parsed = [parse_value(chapter, name, value) for value in values.split(",")]
         grid[name] = list(dict.fromkeys([*grid.get(name, []), *parsed]))
     return grid
 
 
-def _fail(error: Exception, status: int) -> int:
-    print(f"avrepro: {error}", file=sys.stderr)
-    return status
+def _pairs(expected: str, texts: list[str]) -> list[tuple[str, str]]:
+    for text in texts:
+        if "=" not in text:
+            raise ParameterError(f"{expected}, found {text!r}")
+    return [(name, value) for name, _, value in (text.partition("=") for text in texts)]
+
+
+def _report(failed: list[str]) -> None:
+    """End with status 1 where anything failed."""
+    for reason in failed:
+        print(f"failed: {reason}")
+    if failed:
+        sys.exit(1)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -11,12 +11,6 @@ from typing import Any
 
 from avrepro.commands import add_command
 
-# Names of the official lists, and the splits (avrepro.corpora.SPLITS) that their clips are in.
-LISTS: dict[str, dict[str, tuple[str, ...]]] = {
-    "dcase2017": {"training": ("train", "validation"), "testing": ("test",), "evaluation": ("evaluation",)},
-    "audioset": {"balanced": (), "unbalanced": (), "evaluation": ()},  # a list a name
-}
-
 
 def list_sources(arguments: argparse.Namespace) -> None:
     from avrepro.fetch import in_words, whereabouts
@@ -74,17 +68,12 @@ def verify(arguments: argparse.Namespace) -> None:
 
 
 def clips(arguments: argparse.Namespace) -> None:
-    names = LISTS[arguments.corpus]
-    if arguments.split not in names:
-        raise ValueError(f"{arguments.corpus} has the lists {', '.join(names)}, and none called {arguments.split!r}")
     from avrepro.corpora import audioset, dcase2017
     from avrepro.corpora.download import collect
     from avrepro.home import home
 
-    if arguments.corpus == "dcase2017":
-        listed = [clip for clip in dcase2017.listed() if clip.split in names[arguments.split]]
-    else:
-        listed = list(audioset.listed(arguments.split))
+    corpus = {"dcase2017": dcase2017, "audioset": audioset}[arguments.corpus]
+    listed = corpus.listed_in(arguments.split)
     folder = home() / "clips" / arguments.corpus
     choices = {name: getattr(arguments, name) for name in ("media", "jobs", "retry", "cookies")}
     table = collect(listed[: arguments.limit], folder, **choices)
@@ -125,8 +114,8 @@ def add_data_command(commands: Any) -> None:
 
     text = "Get the clips of an official list, by yt-dlp or from a folder; goes on where it was stopped."
     added = add_command(below, "clips", text, "avrepro data clips dcase2017 --split testing --jobs 8", clips)
-    added.add_argument("corpus", choices=tuple(LISTS), help=" | ".join(LISTS))
-    lists = "; ".join(f"{corpus}: {' | '.join(names)}" for corpus, names in LISTS.items())
+    added.add_argument("corpus", choices=("dcase2017", "audioset"), help="dcase2017 | audioset")
+    lists = "dcase2017: training | testing | evaluation; audioset: balanced | unbalanced | evaluation"
     added.add_argument("--split", required=True, metavar="LIST", help=lists)
     added.add_argument("--media", type=Path, metavar="DIR", help="a folder that has the clips; nothing is downloaded")
     added.add_argument("--limit", type=int, metavar="N", help="the first N clips of the list alone")

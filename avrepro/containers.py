@@ -43,18 +43,8 @@ def open_container(path: AnyPath) -> Any:
         # "file:" keeps a name like "a:b.mp4" from being read as an address; the whitelist keeps playlists
         # away from the network
         return av.open(f"file:{file}", metadata_errors="ignore", options={"protocol_whitelist": "file"})
-    except av.PermissionError as error:
-        raise MediaError(path, "may not be read; check its permissions") from error
     except av.FFmpegError as error:
-        with file.open("rb") as opened:
-            start = opened.read(16)
-        if start[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-            reason = "truncated or damaged mp4 (its index, 'moov', is missing or broken); download it again"
-        elif start[:4] in (b"\x1aE\xdf\xa3", b"RIFF"):
-            reason = "truncated or damaged file (its header cannot be read); download it again"
-        else:
-            reason = "not a video file, whatever its name says"
-        raise MediaError(path, reason) from error
+        raise MediaError(path, "no video file, or truncated or damaged; download it again") from error
 
 
 def find_track(container: Any, kind: str) -> Any:

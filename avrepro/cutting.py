@@ -10,19 +10,19 @@ from typing import Any
 
 import av
 import numpy as np
+import soxr
 
-from avrepro.containers import STAMP, MediaError, decoded, open_container, pictures_of, require_track, start_of
-from avrepro.encode import BITEXACT, BLOCK, add_audio, add_video, audio_block
-from avrepro.media import GAP, MediaInfo, check_clip, probe
+from avrepro.containers import STAMP, MediaError, open_container, pictures_of, require_track
+from avrepro.encode import BITEXACT, add_audio, add_video, mux_sound
+from avrepro.media import MediaInfo, check_clip, probe, read_sound
 
 ROUNDED = 1.0  # s; the official lists give whole seconds, so a clip's last second may lack a part
-PREROLL = 1.0  # s of sound decoded before a cut, so that the decoder has settled
-CLOCK = 60_000  # Hz, time base of the pictures that are written; MPEG-4 takes no finer one than 1/65535 s
+CLOCK = 60_000  # Hz, time base of the pictures that are written
 AAC_RATES = (96000, 88200, 64000, 48000, 44100, 32000, 24000, 22050, 16000, 12000, 11025, 8000, 7350)
 
 
 class Unusable(Exception):
-    """Why a clip cannot be had, as a status (see ``download.STATUSES``) and words."""
+    """Why a clip cannot be had, as a status (see ``download.Status``) and words."""
 
     def __init__(self, status: str, reason: str) -> None:
         super().__init__(status, reason)
@@ -61,15 +61,13 @@ def cut(source: Path, target: Path, start: float, end: float, sound_from: Path |
             stream = require_track(source, origin, "video")
             fps = Fraction(stream.average_rate or stream.guessed_rate or 25).limit_denominator(1001)
             width, height = info.width - info.width % 2, info.height - info.height % 2
-            video = add_video(container, fps, width, height)
-            if video.codec_context.name == "libx264":
-                video.options = {**video.options, "preset": "veryfast", "crf": "23"}
+            video = add_video(container, fps, width, height, preset="veryfast", crf="23")
             context = video.codec_context
             context.time_base = Fraction(1, CLOCK)
             for name in ("color_range", "color_primaries", "color_trc", "colorspace"):
                 setattr(context, name, getattr(stream.codec_context, name))
             audio = add_audio(container, rate, layout)
-            written = 0
+            length, written = sound.shape[1], 0
             lasting: dict[int, int] = {}  # time stamp of a picture -> how long it is on show
             for frame, began, ended in _pictures(origin, stream, start, end):
                 picture = frame.reformat(width=width, height=height, format="yuv420p", threads=1)
@@ -78,19 +76,15 @@ def cut(source: Path, target: Path, start: float, end: float, sound_from: Path |
                 lasting[picture.pts] = round(ended * CLOCK) - picture.pts
                 shown = ended
                 _mux(container, video.encode(picture), lasting)
-                while written < min(sound.shape[1], ended * rate):
-                    container.mux(audio.encode(audio_block(sound, written, rate, layout)))
-                    written += BLOCK
+                written = mux_sound(container, audio, sound, written, min(length, round(ended * rate)))
             _mux(container, video.encode(None), lasting)
-            while written < sound.shape[1]:
-                container.mux(audio.encode(audio_block(sound, written, rate, layout)))
-                written += BLOCK
+            mux_sound(container, audio, sound, written, length)
             container.mux(audio.encode(None))
     except av.FFmpegError as error:
         if error.errno == errno.ENOSPC:  # the fault of no clip
             raise OSError(error.errno, error.strerror, str(target)) from error
         raise MediaError(source, f"cannot be cut: {error}") from error
-    for name, reached in (("sound", sound.shape[1] / rate), ("pictures", shown)):
+    for name, reached in (("sound", length / rate), ("pictures", shown)):
         if reached < end - start - ROUNDED:
             raise Unusable("too short", f"the {name} end after {reached:.1f} s of {end - start:.1f} s")
 
@@ -121,33 +115,9 @@ def _pictures(container: Any, stream: Any, start: float, end: float) -> Iterator
 
 
 def _sound(source: Path, start: float, end: float) -> tuple[np.ndarray, int, str]:
-    """Sound between start and end: float32 [channels, samples], its rate (Hz) and its layout of channels."""
-    sound: np.ndarray | None = None
-    position, rate, layout = -1, 0, ""
-    with open_container(source) as container:
-        stream = require_track(source, container, "audio")
-        resampler: Any = None
-        for frame in decoded(container, stream, max(0.0, start - PREROLL)):
-            if frame.pts is None:
-                continue
-            stamp = float(frame.pts * frame.time_base) - start_of(container)
-            if sound is None:
-                rate = frame.sample_rate if frame.sample_rate in AAC_RATES else 48_000
-                # some containers give a number of channels alone
-                layout = {1: "mono", 2: "stereo"}.get(frame.layout.nb_channels, frame.layout.name)
-                resampler = av.AudioResampler(format="fltp", layout=layout, rate=rate)
-                sound = np.zeros((frame.layout.nb_channels, round((end - start) * rate)), np.float32)
-            if stamp > end + GAP:
-                break
-            due = round((stamp - start) * rate)
-            if position < 0 or abs(due - position) > GAP * rate:  # smaller steps are rounding of the container
-                position = due
-            for piece in resampler.resample(frame):
-                samples = piece.to_ndarray()
-                first, last = max(position, 0), min(position + samples.shape[1], sound.shape[1])
-                if last > first:
-                    sound[:, first:last] = samples[:, first - position : last - position]
-                position += samples.shape[1]
-    if sound is None:
-        raise MediaError(source, "the sound track holds nothing that can be decoded")
-    return sound[:, : max(position, 0)], rate, layout
+    """Sound between start and end as AAC can have it: float32 [channels, samples], its rate (Hz) and its layout."""
+    sound, rate, layout = read_sound(source, start, end)
+    if rate not in AAC_RATES:
+        sound, rate = soxr.resample(sound.T, rate, 48_000, quality="HQ").T, 48_000
+    # some containers give a number of channels alone
+    return sound[:, : round((end - start) * rate)], rate, {1: "mono", 2: "stereo"}.get(len(sound), layout)

@@ -21,27 +21,18 @@ BLOCK = 1024  # samples of a frame of AAC
 def write_clip(
     path: AnyPath, frames: np.ndarray, fps: float | Fraction, waveform: np.ndarray, sample_rate: int
 ) -> None:
-    """Write an mp4 with H.264 pictures (MPEG-4 where FFmpeg was built without x264) and AAC sound.
+    """Write an mp4 with H.264 pictures and AAC sound; the same input gives the same file.
 
-    Parameters
-    ----------
     frames: uint8 [frames, height, width, 3] RGB, even height and width (4:2:0 chroma).
     waveform: float32 [samples] mono, clipped to +-1.
     sample_rate: Hz, one that AAC has (8000, 16000, 22050, 32000, 44100, 48000 ...).
-
-    The same input gives the same file. It appears under its name only once it is whole.
     """
-    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3 or not len(frames):
-        raise ValueError(f"frames must be uint8 [frames, height, width, 3], found {frames.dtype} {frames.shape}")
-    height, width = frames.shape[1], frames.shape[2]
-    if height % 2 or width % 2:
-        raise ValueError(f"frames are {height} x {width} px; 4:2:0 video needs even numbers of both")
-    if waveform.ndim != 1 or not len(waveform) or not np.isfinite(waveform).all():
-        raise ValueError(f"waveform must be finite numbers [samples], found {waveform.dtype} {waveform.shape}")
-    sound = np.clip(waveform, -1, 1).astype(np.float32)
+    if not np.isfinite(waveform).all():
+        raise ValueError("the waveform holds values that are not numbers")
+    sound = np.clip(waveform, -1, 1).astype(np.float32)[None]
     rate = Fraction(fps).limit_denominator(100_000)
     with atomic(path) as temporary, av.open(f"file:{temporary}", "w", format="mp4", options=BITEXACT) as container:
-        video = add_video(container, rate, width, height)
+        video = add_video(container, rate, frames.shape[2], frames.shape[1])
         audio = add_audio(container, sample_rate, "mono")
         reformatter = VideoReformatter()
         written = 0
@@ -51,10 +42,8 @@ def write_clip(
             frame.pts, frame.time_base = index, 1 / rate
             container.mux(video.encode(frame))
             # sound goes along with the pictures, so that a player need not seek to and fro
-            until = len(sound) if index == len(frames) - 1 else int((index + 1) / rate * sample_rate)
-            while written < len(sound) and (written + BLOCK <= until or until == len(sound)):
-                container.mux(audio.encode(audio_block(sound[None], written, sample_rate, "mono")))
-                written += BLOCK
+            until = sound.shape[1] if index == len(frames) - 1 else int((index + 1) / rate * sample_rate)
+            written = mux_sound(container, audio, sound, written, until)
         container.mux(video.encode(None))
         container.mux(audio.encode(None))
 
@@ -81,15 +70,13 @@ def remux_clip(path: AnyPath, audio_from: AnyPath, video_from: AnyPath) -> None:
             raise MediaError(path, reason) from error
 
 
-def add_video(container: Any, rate: Fraction, width: int, height: int) -> Any:
-    if "libx264" in av.codecs_available:
-        # macroblock trees over B frames let x264 read memory that it never wrote, so
-        # that the same pictures gave other bytes from one call to the next; without both they never did
-        options = {"preset": "ultrafast", "crf": "28", "x264-params": "bframes=0:no-mbtree=1"}
-        stream = container.add_stream("libx264", rate=rate, options=options)
-    else:
-        stream = container.add_stream("mpeg4", rate=rate, options={"qscale": "4"})
-        stream.codec_context.flags |= av.codec.context.Flags.qscale.value
+def add_video(
+    container: Any, rate: Fraction, width: int, height: int, preset: str = "ultrafast", crf: str = "28"
+) -> Any:
+    # macroblock trees over B frames let x264 read memory that it never wrote, so
+    # that the same pictures gave other bytes from one call to the next; without both they never did
+    options = {"preset": preset, "crf": crf, "x264-params": "bframes=0:no-mbtree=1"}
+    stream = container.add_stream("libx264", rate=rate, options=options)
     stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
     stream.codec_context.thread_count = 1  # x264 decides differently with another number of threads
     stream.codec_context.flags |= av.codec.context.Flags.bitexact.value
@@ -104,11 +91,18 @@ def add_audio(container: Any, rate: int, layout: str) -> Any:
     return stream
 
 
-def audio_block(sound: np.ndarray, first: int, rate: int, layout: str) -> Any:
-    """The BLOCK samples from ``first`` on of a sound, float32 [channels, samples], as a frame."""
-    block = av.AudioFrame.from_ndarray(np.ascontiguousarray(sound[:, first : first + BLOCK]), "fltp", layout)
-    block.sample_rate, block.pts, block.time_base = rate, first, Fraction(1, rate)
-    return block
+def mux_sound(container: Any, stream: Any, sound: np.ndarray, written: int, until: int) -> int:
+    """Write the blocks of a sound, float32 [channels, samples], between two samples; all if the second is its end.
+
+    Returns how many samples are written now.
+    """
+    while written < sound.shape[1] and (written + BLOCK <= until or until == sound.shape[1]):
+        samples = np.ascontiguousarray(sound[:, written : written + BLOCK])
+        block = av.AudioFrame.from_ndarray(samples, "fltp", stream.layout.name)
+        block.sample_rate, block.pts, block.time_base = stream.rate, written, Fraction(1, stream.rate)
+        container.mux(stream.encode(block))
+        written += BLOCK
+    return written
 
 
 def _decode_time(packet: Any) -> float:

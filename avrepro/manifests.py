@@ -69,7 +69,7 @@ class File(_Strict):
 
     @property
     def check(self) -> str:
-        """How it is checked, in words for a table."""
+        """How it is checked, in words."""
         if self.unverifiable:
             return "unverifiable" if self.size is None else "size alone"
         return "SHA-256" if self.sha256 else "SHA-1" if self.sha1 else "SHA-256 prefix"
@@ -114,10 +114,7 @@ class Source(_Strict):
 
 
 def manifest_path(name: str) -> Path:
-    """The file ``name`` in the checkout's ``data_manifests`` folder, for example ``demo_world.yaml``.
-
-    Raises FileNotFoundError if it is not there.
-    """
+    """The file ``name`` in the checkout's ``data_manifests`` folder; FileNotFoundError if it is not there."""
     path = FOLDER / name
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing; install avrepro from its checkout with pip install -e .")
@@ -126,15 +123,19 @@ def manifest_path(name: str) -> Path:
 
 def sources() -> dict[str, Source]:
     """Every source by its name (the stem of its manifest). Raises ManifestError for a manifest that is wrong."""
-    return {path.stem: _read(path) for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in NO_SOURCES}
+    return {name: _read(path) for name, path in _manifests().items()}
 
 
 def source(name: str) -> Source:
     """The source of a name. Raises ManifestError."""
-    names = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in NO_SOURCES)
-    if name not in names:
-        raise ManifestError(f"there is no source {name!r}, only {', '.join(names)}")
-    return _read(FOLDER / f"{name}.yaml")
+    paths = _manifests()
+    if name not in paths:
+        raise ManifestError(f"there is no source {name!r}, only {', '.join(paths)}")
+    return _read(paths[name])
+
+
+def _manifests() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(FOLDER.glob("*.yaml")) if path.stem not in NO_SOURCES}
 
 
 @lru_cache
@@ -142,7 +143,7 @@ def _read(path: Path) -> Source:
     """A manifest, its ``listing`` (a CSV beside it, for sources of many files) read into ``files``.
 
     Columns of a listing: name, size (bytes), sha256, and optionally upstream, the path below ``base`` where that
-    is another one than the name (empty: no public address). Further columns are somebody else's.
+    is another one than the name (empty: no public address).
     """
     try:
         entries = yaml.safe_load(path.read_text(encoding="utf-8"))

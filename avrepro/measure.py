@@ -8,7 +8,7 @@ from pathlib import Path
 from avrepro import protocol
 from avrepro.claims import control_level, load_claims
 from avrepro.corpora.base import SPLITS
-from avrepro.evaluation.summary import BY_CLASS, OVERALL, PAPERS, RULES, SeedScores, Summary, comparisons
+from avrepro.evaluation.summary import BY_CLASS, OF_CLASSES, OVERALL, PAPERS, RULES, Summary, comparisons, seed_scores
 from avrepro.results import Results, Run
 from avrepro.systems import SYSTEMS, Condition
 
@@ -57,17 +57,6 @@ def measure(
     return run.write(folder)
 
 
-def seed_scores(names: Sequence[str], condition: Condition, impaired: Sequence[str] = ()) -> SeedScores:
-    """Scores of systems under one condition, of whole and of impaired clips; trains what is missing."""
-    data = protocol.load(condition)
-    fitted = {name: protocol.fit(name, condition) for name in names}
-    whole = {name: protocol.scores(one, data) for name, one in fitted.items()}
-    worse = {
-        (name, how): protocol.scores(one, data.with_impairment(how)) for how in impaired for name, one in fitted.items()
-    }
-    return SeedScores(data.corpus, condition.seed, whole, worse)
-
-
 def _add_numbers(run: Run, names: Sequence[str], summary: Summary) -> None:
     split = summary.split
     for name in names:
@@ -84,8 +73,7 @@ def _add_numbers(run: Run, names: Sequence[str], summary: Summary) -> None:
             run.add(system, metric, found, against=against, split=split)
             if (system, against) in PAPERS.values():
                 for label, one in summary.class_differences(system, metric, against).items():
-                    name = {"micro_f1": "class_f1", "map": "average_precision"}[metric]
-                    run.add(system, name, one, against=against, split=split, label=label)
+                    run.add(system, OF_CLASSES[metric], one, against=against, split=split, label=label)
 
 
 def _add_losses(run: Run, names: Sequence[str], impaired: Sequence[str], summary: Summary) -> None:

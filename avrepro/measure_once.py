@@ -1,10 +1,8 @@
-"""What is measured in a way of its own: costs, sound on ESC-10, photographs, and the demo world's planted gap."""
+"""What is measured in a way of its own: costs, sound on ESC-10, and photographs."""
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -34,18 +32,13 @@ PHOTOGRAPHS = "paired, photographs"  # name of the corpus
 
 
 def measure_costs(names: Sequence[str], condition: Condition) -> Run:
-    """What every system costs, each in a process of its own, one after the other."""
-    run = Run("side_by_side", "costs", condition, (condition.seed,), [protocol.load(condition).corpus])
-    context = multiprocessing.get_context("spawn")
+    """What every system costs, one after the other."""
+    data = protocol.load(condition)
+    run = Run("side_by_side", "costs", condition, (condition.seed,), [data.corpus])
     for name in track(names, "costs", unit="systems"):
-        with ProcessPoolExecutor(1, mp_context=context) as pool:
-            for metric, value in pool.submit(_costs, name, condition).result().items():
-                run.add(name, metric, value)
+        for metric, value in costs_of(protocol.fit(name, condition), data).items():
+            run.add(name, metric, value)
     return run
-
-
-def _costs(name: str, condition: Condition) -> dict[str, float]:
-    return costs_of(protocol.fit(name, condition), protocol.load(condition))
 
 
 # --- ESC-10 ----------------------------------------------------------------------------------------------------------
@@ -61,19 +54,19 @@ def measure_esc10(names: Sequence[str], condition: Condition) -> Run:
     condition = replace(condition, options=(("optimisation", longer),))
     corpus = load_esc10()
     run = Run("lightweight_fusion", "esc10", condition, ESC10_SEEDS, [corpus])
+    (name,) = names
     truth = corpus.targets().argmax(axis=1)
     seconds, right = [], []
     for seed in ESC10_SEEDS:
         found = np.zeros(len(truth), dtype=int)
         for fold in range(1, FOLDS + 1):
             data = of_fold(corpus, fold, replace(condition, seed=seed))
-            (name,) = names
-            checkpoint = _checkpoint(name, data, fold)
+            checkpoint = _trained(name, data, fold)
             found[data.rows("test")] = SYSTEMS[name].scores(checkpoint, data, {})[data.rows("test")].argmax(axis=1)
             seconds.append(checkpoint.seconds)
         right.append(found == truth)
-    run.add(names[0], "training_seconds", float(np.mean(seconds)))
-    _add_accuracies(run, names[0], np.array(right), truth)
+    run.add(name, "training_seconds", float(np.mean(seconds)))
+    _add_accuracies(run, name, np.array(right), truth)
     _add_accuracies(run, PROBE, (_probe(corpus) == truth)[None], truth)
     return run
 
@@ -86,32 +79,27 @@ def of_fold(corpus: Corpus, fold: int, condition: Condition) -> Data:
     return Data(replace(corpus, clips=clips), condition, choose_device(condition.device))
 
 
-def _checkpoint(name: str, data: Data, fold: int) -> Checkpoint:
+def _trained(name: str, data: Data, fold: int) -> Checkpoint:
+    """Its training's last state stays, so that a measurement which was stopped goes on where it was."""
     system, condition = SYSTEMS[name], data.condition
     key = digest([system.recipe(condition).key, data.corpus.digest, fold, condition.seed, data.device.type])
-    path = home() / "models" / f"{name.replace('/', '-')}-esc10-{key[:16]}.pt"
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        system.fit(data, {}, condition.seed, path.with_suffix(".partial")).save(path)
-        path.with_suffix(".partial").unlink(missing_ok=True)
-    return Checkpoint.load(path)
+    state = home() / "models" / f"{name.replace('/', '-')}-esc10-{key[:16]}.state"
+    return system.fit(data, {}, condition.seed, state)
 
 
 def _probe(corpus: Corpus) -> np.ndarray:
     """Class of each recording by logistic regression on its mean YAMNet embedding, int [clips]."""
     from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     device = choose_device("auto")
     segments = Data(corpus, Condition("esc10"), device).arrays(segment_embeddings("yamnet", device, DURATION))
     embeddings = np.stack([one.mean(axis=0, dtype=np.float32) for one in segments])
-    truth, found = corpus.targets().argmax(axis=1), np.zeros(len(corpus.clips), dtype=int)
-    for fold in range(1, FOLDS + 1):
-        tested = folds(corpus) == fold
-        probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
-        found[tested] = probe.fit(embeddings[~tested], truth[~tested]).predict(embeddings[tested])
-    return found
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    truth = corpus.targets().argmax(axis=1)
+    return cross_val_predict(probe, embeddings, truth, cv=PredefinedSplit(folds(corpus)))
 
 
 # --- photographs -----------------------------------------------------------------------------------------------------
@@ -148,13 +136,6 @@ def nearest_events(corpus: Corpus, corrected: bool = False) -> np.ndarray:
 def _add_accuracies(run: Run, system: str, right: np.ndarray, truth: np.ndarray) -> None:
     """Accuracy over all clips and of each class; ``right`` is bool [seeds, clips], averaged over seeds first."""
     mean = right.mean(axis=0)
-
-    def accuracy(_: np.ndarray, share: np.ndarray) -> float:
-        return float(share.mean())
-
-    run.add(system, "accuracy", metric_interval(accuracy, truth, mean), split="test")
+    run.add(system, "accuracy", metric_interval(np.mean, mean), split="test")
     for k, label in enumerate(run.corpora[0].classes):
-        of_class = mean[truth == k]
-        run.add(system, "class_accuracy", metric_interval(accuracy, of_class, of_class), split="test", label=label)
-    if len(right) > 1:
-        run.add(system, "accuracy_sd_over_seeds", float(right.mean(axis=1).std(ddof=1)), split="test")
+        run.add(system, "class_accuracy", metric_interval(np.mean, mean[truth == k]), split="test", label=label)

@@ -39,28 +39,25 @@ IMPAIRED = (  # with sound and pictures, whose scores can suffer if either is mi
 )  # fmt: skip
 GAPS = ("two_stream", "synchronous", "synchronous_audio_only", "audio_only")
 
-Trainings = list[tuple[str, Condition]]
+Trainings = list[protocol.Training]
 
 
 @dataclass(frozen=True)
 class Measurement:
     """What is measured in one go and committed as one file.
 
-    :param name: as in column ``measured`` of the results. :param systems: that are measured under every condition.
-    :param conditions: label -> condition without its seed; several are told apart by the label of their numbers.
-    :param seeds: 0, 1, ... of each condition. :param more_seeds: systems that are measured with more seeds.
-    :param impaired: impairments of the test clips. :param once: measures it in a way of its own.
+    Several conditions are told apart by the label of their numbers.
     """
 
-    name: str
+    name: str  # column ``measured`` of the results
     corpus: str
-    systems: tuple[str, ...]
-    conditions: Mapping[str, Condition]
-    seeds: int = SEEDS
-    more_seeds: Mapping[tuple[str, ...], int] = field(default_factory=dict)
-    impaired: tuple[str, ...] = ()
+    systems: tuple[str, ...]  # measured under every condition
+    conditions: Mapping[str, Condition]  # label -> condition without its seed
+    seeds: int = SEEDS  # 0, 1, ... of each condition
+    more_seeds: Mapping[tuple[str, ...], int] = field(default_factory=dict)  # systems -> seeds
+    impaired: tuple[str, ...] = ()  # impairments of the test clips
     extras: tuple[Callable[[Run, Sequence[Condition]], None], ...] = ()
-    once: Callable[[Sequence[str], Condition], Run] | None = None
+    once: Callable[[Sequence[str], Condition], Run] | None = None  # measures it in a way of its own
     chapter: str = "side_by_side"
 
     def parts(self) -> Iterator[tuple[str, tuple[str, ...], list[Condition]]]:
@@ -75,8 +72,7 @@ def plan(names: Sequence[str] | None = None) -> list[Measurement]:
 
     :raises ValueError: there is no measurement of a name.
     """
-    every = tuple(name for name in SYSTEMS if "_true_" not in name)
-    planted = tuple(SYSTEMS)  # with those that are told what was planted
+    every = tuple(name for name in SYSTEMS if "_true_" not in name)  # without those that are told what was planted
     fusions = {tuple(of_paper("fayek2020")): FUSION_SEEDS}
     demo = Condition()
     shares = {f"{share:g}": replace(demo, share=share) for share in (0.125, 0.25, 0.5, 1.0)}
@@ -85,7 +81,7 @@ def plan(names: Sequence[str] | None = None) -> list[Measurement]:
     late = tuple(f"delay {seconds} s" for seconds in (1, 3, 5))
     measurements = [
         *(Measurement("protocol", corpus, systems, {"": Condition(corpus)}, more_seeds=fusions)
-          for corpus, systems in (("paired", every), ("demo", planted), ("demo-null", every))),
+          for corpus, systems in (("paired", every), ("demo", tuple(SYSTEMS)), ("demo-null", every))),
         Measurement("robustness", "demo", IMPAIRED, {"": demo}, impaired=("silent", "black", *late)),
         Measurement("learning", "demo", CURVES, shares, VARIED_SEEDS),
         Measurement("noise", "demo", CURVES, noise, VARIED_SEEDS),
@@ -115,7 +111,7 @@ def measure_all(measurements: Sequence[Measurement], folder: Path, jobs: int = 1
     todo = announce(measurements)
     if dry_run:
         return []
-    failed = train_all(todo, jobs)
+    failed = train_all(todo, jobs) if todo else []
     for one in measurements:
         try:
             results = measure_one(one, folder)
@@ -127,16 +123,15 @@ def measure_all(measurements: Sequence[Measurement], folder: Path, jobs: int = 1
 
 def announce(measurements: Sequence[Measurement]) -> Trainings:
     """Trainings that are not cached, each once, in an order in which parts come before what uses them; says so."""
-    found: dict[Path, tuple[str, Condition]] = {}
+    found: dict[Path, protocol.Training] = {}
     for one in measurements:
         before = len(found)
         for _, systems, conditions in one.parts() if one.once not in (measure_esc10, measure_photographs) else ():
-            for name, condition in protocol.untrained(systems, conditions):
-                found.setdefault(protocol.checkpoint_path(name, condition), (name, condition))
-        new = list(found.values())[before:]
-        say(f"{one.name} on {one.corpus}: {len(new)} trainings, about {_minutes(new)} min on one core")
+            for training in protocol.untrained(systems, conditions):
+                found.setdefault(protocol.checkpoint_path(*training), training)
+        say(f"{one.name} on {one.corpus}: {protocol.work(list(found.values())[before:])}")
     todo = list(found.values())
-    say(f"together {len(todo)} trainings, about {_minutes(todo)} min on one core, features and scores besides")
+    say(f"together {protocol.work(todo)}, features and scores besides")
     return todo
 
 
@@ -145,12 +140,16 @@ def train_all(todo: Trainings, jobs: int) -> list[str]:
     extract_features(todo)
     # Before the processes start: each takes its share of the processors.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // jobs)))
-    failed: list[str] = []
+    context, failed = multiprocessing.get_context("spawn"), []
     for number, wave in enumerate(waves(todo), start=1):
-        for (name, condition), error in _run(_train, wave, jobs):
-            say(f"wave {number} of trainings, {len(wave)}: {name}, {protocol.describe(condition)}")
-            if error is not None:
-                failed.append(f"{name}, {protocol.describe(condition)}: {type(error).__name__}: {error}")
+        with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
+            running = {pool.submit(_train, *training): training for training in wave}
+            for done in as_completed(running):
+                name, condition = running[done]
+                training = f"{name}, {protocol.describe(condition)}"
+                say(f"wave {number} of trainings, {len(wave)}: {training}")
+                if error := done.exception():
+                    failed.append(f"{training}: {type(error).__name__}: {error}")
     return failed
 
 
@@ -169,14 +168,11 @@ def waves(todo: Trainings) -> list[Trainings]:
     """Trainings in groups: whatever a system uses is trained in an earlier one, or was before."""
     level: dict[Path, int] = {}
     groups: list[Trainings] = []
-    for name, condition in todo:
-        system = SYSTEMS[name]
-        folds = system.folds(condition)
-        parts = [condition, *(replace(condition, fold=(fold, folds)) for fold in range(folds))]
-        used = [level.get(protocol.checkpoint_path(other, part), -1) for other in system.uses for part in parts]
-        level[protocol.checkpoint_path(name, condition)] = own = 1 + max(used, default=-1)
+    for training in todo:
+        used = [level.get(protocol.checkpoint_path(*part), -1) for part in protocol.parts_of(*training)]
+        level[protocol.checkpoint_path(*training)] = own = 1 + max(used, default=-1)
         groups += [[] for _ in range(own + 1 - len(groups))]
-        groups[own].append((name, condition))
+        groups[own].append(training)
     return groups
 
 
@@ -233,28 +229,5 @@ def joined(measurement: Measurement, parts: Sequence[tuple[str, Results]]) -> Re
     return Results(table[[*PASSPORT, *(name for name in table.columns if name not in PASSPORT)]])
 
 
-def _run(
-    function: Callable[[str, Condition], Any], todo: Trainings, jobs: int
-) -> Iterator[tuple[tuple[str, Condition], BaseException | None]]:
-    """Call a function of each, in processes of their own where several run at a time; whether and how it failed."""
-    if jobs == 1:
-        for one in todo:
-            try:
-                function(*one)
-                yield one, None
-            except Exception as error:
-                yield one, error
-        return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        running = {pool.submit(function, *one): one for one in todo}
-        for done in as_completed(running):
-            yield running[done], done.exception()
-
-
 def _train(name: str, condition: Condition) -> None:
     protocol.fit(name, condition)
-
-
-def _minutes(todo: Trainings) -> int:
-    return round(sum(SYSTEMS[name].minutes * condition.share for name, condition in todo))

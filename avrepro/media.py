@@ -34,6 +34,8 @@ from avrepro.containers import (
 )
 
 GAP = 0.05  # s; a jump in the sound's time stamps beyond this is silence, below it is rounding of the container
+PREROLL = 1.0  # s of sound decoded before what is wanted, so that the decoder has settled
+LOOKAHEAD = 0.1  # s of sound decoded after it, for a resampler
 ENDING = 0.5  # s; by how much a stream may end before its container says so
 EXACT = Interpolation.ACCURATE_RND | Interpolation.BITEXACT  # the same RGB on every processor
 
@@ -44,8 +46,6 @@ class MediaInfo:
 
     duration: float  # s; avi states that of its pictures alone
     sample_rate: int  # Hz
-    channels: int
-    fps: float  # frames/s, the mean where the rate varies
     width: int  # px
     height: int  # px
 
@@ -57,24 +57,16 @@ def probe(path: AnyPath) -> MediaInfo:
         duration = _claimed(container)
         if duration is None:  # live recordings leave it out of the header
             duration = max(_ends(container).values(), default=0.0)
-        rate = (video.average_rate or video.guessed_rate or 0) if video else 0
         return MediaInfo(
             duration=duration,
             sample_rate=audio.codec_context.sample_rate if audio else 0,
-            channels=audio.codec_context.channels if audio else 0,
-            fps=float(rate),
             width=video.codec_context.width if video else 0,
             height=video.codec_context.height if video else 0,
         )
 
 
 def check_clip(path: AnyPath) -> None:
-    """Raise MediaError if ``path`` cannot be used as a clip.
-
-    A usable clip has a sound track and a video track, both with content, reaching to where the container
-    says they end. Its whole sound and its first frame are decoded, so ``read_audio`` and ``read_frames``
-    succeed on what passes.
-    """
+    """Raise MediaError unless a file has sound and pictures that decode and reach to where it says they end."""
     with open_container(path) as container:
         lacking = [NAME[kind] for kind in ("audio", "video") if find_track(container, kind) is None]
         if lacking:
@@ -89,8 +81,6 @@ def read_audio(
 ) -> np.ndarray:
     """The sound of a clip, float32 [samples] mono (the mean of its channels), full scale at +-1.
 
-    Parameters
-    ----------
     sample_rate: Hz of the result; by default the recording's own. Resampled by soxr's HQ recipe
         (linear phase; flat to about 0.91 of the lower Nyquist frequency, more than 100 dB down above it).
     duration: s; the result is cut, or padded with zeros at its end, to round(duration * sample_rate) samples.
@@ -99,8 +89,8 @@ def read_audio(
     Packets that do not decode are left out and their time is silent. Raises MediaError where there is no
     sound track or nothing of it decodes.
     """
-    with open_container(path) as container:
-        waveform, rate = _decode_sound(path, container, duration)
+    sound, rate, _ = read_sound(path, end=duration, mono=True)
+    waveform = sound[0]
     if not np.isfinite(waveform).all():
         raise MediaError(path, "the sound holds values that are not numbers; export it again")
     if sample_rate is not None and sample_rate != rate:
@@ -119,20 +109,13 @@ def read_frames(
     fps: float | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The frames on show at given times, decoded in one pass.
+    """The frames on show at given times, decoded in one pass: uint8 [n, height, width, 3] RGB, and when they began (s).
 
-    Parameters
-    ----------
     times: s, ascending. For each, the latest frame that began at or before it (the first frame before the
         first begins, the last one after the end), so one frame may be returned several times.
     fps: instead of ``times``, every k / fps from 0 until the last frame ends.
-    size: (height, width) in px to scale to while converting to RGB, by area downwards and bilinearly upwards;
-        by default the first frame's own. The aspect ratio is not kept, rotation marks are not applied.
-
-    Returns
-    -------
-    frames: uint8 [n, height, width, 3] RGB.
-    times: float64 [n] s, when the frames returned began.
+    size: (height, width) in px to scale to, by area downwards and bilinearly upwards; by default the first
+        frame's own. The aspect ratio is not kept, rotation marks are not applied.
 
     Raises MediaError where there is no video track or nothing of it decodes.
     """
@@ -175,8 +158,7 @@ def read_frames(
 def stream_digest(path: AnyPath, kind: Kind) -> str:
     """SHA-256 (hex) of one stream: its codec, format and encoded packets with their times, without decoding.
 
-    What is read from the sound depends on the sound's encoded bytes alone, so a clip remuxed with other
-    pictures keeps the digest of its sound. Raises MediaError where the track is missing.
+    A clip remuxed with other pictures keeps the digest of its sound. Raises MediaError where the track is missing.
     """
     digest = hashlib.sha256()
     with open_container(path) as container:
@@ -197,40 +179,46 @@ def stream_digest(path: AnyPath, kind: Kind) -> str:
     return digest.hexdigest()
 
 
-def _decode_sound(path: AnyPath, container: Any, duration: float | None) -> tuple[np.ndarray, int]:
-    """Mono sound at its own rate from the clip's time 0 on, a little more than ``duration``; and its rate."""
-    stream = require_track(path, container, "audio")
-    origin = start_of(container)
-    claimed = _claimed(container)
+def read_sound(
+    path: AnyPath, start: float = 0.0, end: float | None = None, mono: bool = False
+) -> tuple[np.ndarray, int, str]:
+    """Sound from ``start`` (s of the clip) to at least ``end``, placed by its time stamps.
+
+    Returns float32 [channels or 1, samples], its own rate (Hz) and its layout of channels. Raises as read_audio.
+    """
     pieces: list[np.ndarray] = []
-    position = rate = 0
-    for frame in decoded(container, stream):
-        rate = rate or frame.sample_rate
-        if frame.sample_rate != rate:
-            reason = f"the sound changes from {rate} to {frame.sample_rate} Hz; export it with one rate"
-            raise MediaError(path, reason)
-        samples = _mono(frame)
-        if frame.pts is not None:
-            gap = round((float(frame.pts * stream.time_base) - origin) * rate) - position
-            if position == 0 and gap < 0:
-                samples = samples[-gap:]
-            elif gap > (GAP * rate if position else 0):
+    position = rate = 0  # where the next piece is due, samples from ``start``
+    layout = ""
+    with open_container(path) as container:
+        stream = require_track(path, container, "audio")
+        origin, claimed = start_of(container), _claimed(container)
+        for frame in decoded(container, stream, max(0.0, start - PREROLL)):
+            rate, layout = rate or frame.sample_rate, layout or frame.layout.name
+            if frame.sample_rate != rate:
+                reason = f"the sound changes from {rate} to {frame.sample_rate} Hz; export it with one rate"
+                raise MediaError(path, reason)
+            samples = _samples(frame, mono)
+            stamp = position
+            if frame.pts is not None:
+                stamp = round((float(frame.pts * stream.time_base) - origin - start) * rate)
+            if position <= 0 or stamp - position > GAP * rate:
                 # a broken time stamp must not ask for hours of silence
-                if claimed is not None and position + gap > (claimed + 1) * rate:
+                if claimed is not None and start * rate + stamp > (claimed + 1) * rate:
                     continue
-                pieces.append(np.zeros(gap, np.float32))
-                position += gap
-        pieces.append(samples)
-        position += len(samples)
-        if duration is not None and position > (duration + 0.1) * rate:  # 0.1 s: the resampler looks ahead
-            break
-    if not position:
+                silence = max(0, stamp - max(position, 0))
+                pieces.append(np.zeros((len(samples), silence), np.float32))
+                position = stamp
+            pieces.append(samples[:, max(0, -position) :])
+            position += samples.shape[1]
+            if end is not None and position > (end - start + LOOKAHEAD) * rate:
+                break
+    if not pieces:
         raise MediaError(path, "the sound track holds nothing that can be decoded; export the clip again")
-    return np.concatenate(pieces), rate
+    return np.concatenate(pieces, axis=1), rate, layout
 
 
-def _mono(frame: Any) -> np.ndarray:
-    """Mean of the channels of an audio frame, float32 [samples], full scale at +-1."""
+def _samples(frame: Any, mono: bool) -> np.ndarray:
+    """An audio frame, float32 [channels or 1 (their mean), samples], full scale at +-1."""
     samples = frame.to_ndarray()  # (channels, samples) if planar, (1, samples * channels) if not
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -238,7 +226,7 @@ def _mono(frame: Any) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
         samples = samples.astype(np.float32) / -float(np.iinfo(samples.dtype).min)
-    return samples.mean(axis=0, dtype=np.float32)
+    return samples.mean(axis=0, dtype=np.float32, keepdims=True) if mono else samples.astype(np.float32)
 
 
 def _to_rgb(reformatter: VideoReformatter, frame: Any, size: tuple[int, int]) -> np.ndarray:

@@ -6,6 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from avrepro import protocol
@@ -59,20 +60,16 @@ def demo_condition(condition: Condition) -> Condition:
 
 
 def table_of(fitted: Mapping[str, Fitted], data: Data) -> pd.DataFrame:
-    """One row a clip, system and label."""
-    parts = []
-    for name, one in fitted.items():
-        found = protocol.scores(one, data)
-        table = pd.DataFrame(found, columns=one.checkpoint.classes)
-        table.insert(0, "clip", [clip.id for clip in data.corpus.clips])
-        long = table.melt("clip", var_name="label", value_name="score").dropna().assign(system=name)
-        parts.append(long.sort_values("score", ascending=False, kind="stable"))
-    table = pd.concat(parts, ignore_index=True)
-    order = {clip.id: row for row, clip in enumerate(data.corpus.clips)}
-    table = table.assign(
-        order=table["clip"].map(order), number=table["system"].map({n: i for i, n in enumerate(fitted)})
-    )
-    return table.sort_values(["order", "number"], kind="stable")[[*COLUMNS]].reset_index(drop=True)
+    """One row a clip, system and label that it has a score of."""
+    scores = {name: protocol.scores(one, data) for name, one in fitted.items()}
+    rows = []
+    for number, clip in enumerate(data.corpus.clips):
+        for name, one in fitted.items():
+            of_clip = scores[name][number]
+            for k in np.argsort(-of_clip, kind="stable"):
+                if not np.isnan(of_clip[k]):
+                    rows.append((clip.id, name, one.checkpoint.classes[k], of_clip[k]))
+    return pd.DataFrame(rows, columns=[*COLUMNS])
 
 
 def top(table: pd.DataFrame, data: Data, system: str, labels: int = 3) -> list[list[str]]:

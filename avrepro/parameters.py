@@ -126,44 +126,50 @@ CHAPTERS: dict[str, type[Parameters]] = {
 
 
 def check(chapter: str, given: Mapping[str, Any]) -> Parameters:
-    """Validate parameters by name.
+    """Validate a chapter's parameters by name.
 
-    :param chapter: a key of ``CHAPTERS``.
-    :param given: names and values.
-    :raises ParameterError: names every mistake: unknown names with the nearest right one, wrong
-        types, values out of range.
+    :raises ParameterError: names every mistake: unknown names with the nearest right one, wrong types, values out of
+        range.
     """
     if chapter not in CHAPTERS:
         raise ParameterError(f"unknown chapter {chapter!r}{nearest(chapter, list(CHAPTERS))}")
-    model = CHAPTERS[chapter]
     try:
-        return model(**given)
+        return CHAPTERS[chapter](**given)
     except ValidationError as error:
-        lines = [_mistake(problem, list(model.model_fields)) for problem in error.errors()]
-        message = f"parameters of {chapter}:\n" + "\n".join(f"  - {line}" for line in lines)
-        raise ParameterError(message) from None
+        known = list(CHAPTERS[chapter].model_fields)
+        raise ParameterError(f"parameters of {chapter}:\n{mistakes(error, known)}") from None
 
 
 def check_notebook(chapter: str, namespace: Mapping[str, Any]) -> Any:
     """Validate the parameters of the notebook that calls this, right after its ``parameters`` cell.
 
-    Every plain variable defined so far is a parameter; papermill defines those that it was given,
-    known or not, so a mistyped name is seen here.
+    Every plain variable defined so far is a parameter; papermill defines those that it was given, known or not, so a
+    mistyped name is seen here.
 
-    :param chapter: a key of ``CHAPTERS``.
     :param namespace: the notebook's ``globals()``.
-    :returns: the chapter's parameters, an instance of its model.
     :raises ParameterError: see :func:`check`.
     """
     shell = {"In", "Out", "exit", "quit", "get_ipython", "open"}  # IPython's own
+    no_parameters = (types.ModuleType, types.FunctionType, type)
     given = {
         name: value
         for name, value in namespace.items()
-        if not name.startswith("_")
-        and name not in shell
-        and not isinstance(value, (types.ModuleType, types.FunctionType, type))
+        if not name.startswith("_") and name not in shell and not isinstance(value, no_parameters)
     }
     return check(chapter, given)
+
+
+def parse_value(chapter: str, name: str, text: str) -> Any:
+    """A command line's text as the type that the parameter has; what cannot be read so stays text for :func:`check`."""
+    field = CHAPTERS[chapter].model_fields.get(name) if chapter in CHAPTERS else None
+    if field is not None and field.annotation in (int, float):
+        try:
+            return field.annotation(text)
+        except ValueError:
+            return text
+    if field is not None and field.annotation is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return text
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -172,22 +178,18 @@ def nearest(name: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known are {', '.join(known)}"
 
 
-def parse_value(chapter: str, name: str, text: str) -> Any:
-    """A command line's text as the type that the parameter has; unknown names stay text."""
-    field = CHAPTERS[chapter].model_fields.get(name) if chapter in CHAPTERS else None
-    if field is not None and field.annotation in (int, float):
-        try:
-            return field.annotation(text)
-        except ValueError:
-            return text  # check() says what was expected
-    if field is not None and field.annotation is bool:
-        return {"true": True, "false": False}.get(text.lower(), text)
-    return text
+def mistakes(error: ValidationError, known: list[str]) -> str:
+    """All that a model found wrong, a line each: the name, what was found, and what was expected.
 
-
-def _mistake(problem: Any, known: list[str]) -> str:
-    name = ".".join(str(part) for part in problem["loc"])
-    if problem["type"] == "extra_forbidden":
-        return f"unknown name {name!r}{nearest(name, known)}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{name} = {problem['input']!r}: {message}" if name else message
+    :param known: names that there are.
+    """
+    lines = []
+    for problem in error.errors():
+        name, message = ".".join(map(str, problem["loc"])), problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"unknown name {name!r}{nearest(str(problem['loc'][-1]), known)}")
+        elif problem["type"] in ("missing", "value_error"):
+            lines.append(f"{name}: {message}" if name else message)
+        else:
+            lines.append(f"{name} = {problem['input']!r}: {message}")
+    return "\n".join(f"  - {line}" for line in lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -14,31 +14,28 @@ from tqdm import tqdm
 warnings.filterwarnings("ignore", "IProgress not found")
 
 Item = TypeVar("Item")
+SECONDS = 15.0  # between two lines
 
 
-def track(
-    items: Iterable[Item], label: str, total: int | None = None, unit: str = "clips", every: float = 15.0
-) -> Iterator[Item]:
-    """Yield ``items``, reporting on stderr how many of ``total`` are done.
+def track(items: Iterable[Item], label: str, total: int | None = None, unit: str = "clips") -> Iterator[Item]:
+    """Yield ``items``, reporting on stderr how many of ``total`` (default: their number) are done.
 
-    In a terminal this is a tqdm bar. Elsewhere (a log, a notebook's kernel) it is one line at
-    least ``every`` seconds apart and one at the end, so that logs stay readable.
+    In a terminal this is a tqdm bar. Elsewhere (a log, a notebook's kernel) it is a line now and then, and one at the
+    end, so that logs stay readable.
     """
-    if total is None:
-        total = len(items) if hasattr(items, "__len__") else None  # type: ignore[arg-type]
+    if total is None and isinstance(items, Sized):
+        total = len(items)
     if sys.stderr.isatty():
         yield from tqdm(items, desc=label, total=total, unit=f" {unit}", file=sys.stderr)
         return
     start = reported = time.monotonic()
     done = 0
-    for item in items:
+    for done, item in enumerate(items, start=1):
         yield item
-        done += 1
-        now = time.monotonic()
-        if now - reported >= every:
-            reported = now
-            say(f"{label}: {done} / {total if total is not None else '?'} {unit}, {now - start:.0f} s")
-    say(f"{label}: {done} / {total if total is not None else done} {unit}, {time.monotonic() - start:.1f} s, done")
+        if time.monotonic() - reported >= SECONDS:
+            reported = time.monotonic()
+            say(f"{label}: {done} / {'?' if total is None else total} {unit}, {reported - start:.0f} s")
+    say(f"{label}: {done} / {done if total is None else total} {unit}, {time.monotonic() - start:.1f} s, done")
 
 
 def say(line: str) -> None:

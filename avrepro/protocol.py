@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from avrepro import corpora
-from avrepro.corpora.base import Clip, Corpus, CorpusError
+from avrepro.corpora.base import Clip, Corpus
 from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.progress import say
@@ -22,6 +24,8 @@ from avrepro.training import choose_device
 FEWEST = 30  # clips; on fewer nothing is trained
 DRY_CLIPS = {"train": 4, "validation": 2, "test": 2}
 LEFT_OUT = "left out"  # split of training clips that a condition does not use
+
+Training = tuple[str, Condition]  # of a system
 
 
 @dataclass(frozen=True)
@@ -58,20 +62,21 @@ def load(condition: Condition) -> Data:
     return Data(corpus, condition, choose_device(condition.device))
 
 
-@cache
-def _load_corpus(
-    name: str, profile: str, seed: int | None, gap: object, clips: str, labels: str, strict: bool
-) -> Corpus:
-    if name.startswith("demo"):
-        return corpora.load(name, profile=profile, gap=gap)  # type: ignore[arg-type]
-    return corpora.load(name, profile=profile, seed=seed, clips=clips or None, labels=labels or None, strict=strict)
-
-
 def _corpus(condition: Condition) -> Corpus:
-    c = condition
-    if c.corpus.startswith("demo"):  # its worlds are the same for every seed of training
-        return _load_corpus(c.corpus, "ci" if c.profile == "ci" else "demo", None, c.gap, "", "", False)
-    return _load_corpus(c.corpus, c.profile, c.seed, None, c.clips, c.labels, c.strict)
+    return _load_corpus(condition.corpus, tuple(_choices(condition).items()))
+
+
+@cache
+def _load_corpus(name: str, choices: tuple[tuple[str, Any], ...]) -> Corpus:
+    return corpora.load(name, **dict(choices))
+
+
+def _choices(c: Condition) -> dict[str, Any]:
+    """What a condition asks of its corpus; worlds of the demo are the same for every seed of training."""
+    if c.corpus.startswith("demo"):
+        return {"profile": "ci" if c.profile == "ci" else "demo", "gap": c.gap}
+    places = {"clips": c.clips or None, "labels": c.labels or None}
+    return {"profile": c.profile, "seed": c.seed, "strict": c.strict, **places}
 
 
 def trains(condition: Condition) -> bool:
@@ -84,8 +89,8 @@ def trains(condition: Condition) -> bool:
 def altered(corpus: Corpus, condition: Condition) -> Corpus:
     """The corpus with fewer training clips, with a fold of them left out, or with wrong labels among theirs.
 
-    Clips left out keep their place and are of no split. Of each label that is wrong, the right one is missing: another
-    class that the clip does not have stands for it. More clips of one seed hold fewer of it, more noise holds less.
+    Clips left out keep their place and are of no split. Another class that the clip does not have stands for each label
+    that is wrong. More clips of one seed hold fewer of it, more noise holds less.
     """
     if condition.plain:
         return corpus
@@ -128,36 +133,30 @@ def recipe_of(name: str, condition: Condition) -> Recipe:
 
 def checkpoint_path(name: str, condition: Condition) -> Path:
     """Where the system, trained under a condition, is or will be; no clip is rendered for it."""
-    system, c = SYSTEMS[name], condition
-    training = [c.share, c.noise, c.fold, c.dry, c.seed if _seeded(system) else 0, choose_device(c.device).type]
-    key = digest([recipe_of(name, c).key, _identity(c, _modalities(system)), training])
+    c, used = condition, _with_parts(SYSTEMS[name])
+    modalities = tuple(sorted({modality for one in used for modality in one.modalities}))
+    seed = c.seed if any(one.seeded for one in used) else 0
+    training = [c.share, c.noise, c.fold, c.dry, seed, choose_device(c.device).type]
+    key = digest([recipe_of(name, c).key, _identity(c, modalities), training])
     return home() / "models" / f"{name.replace('/', '-')}-{key[:16]}.pt"
 
 
 def _identity(condition: Condition, modalities: Sequence[str]) -> str:
-    if condition.corpus.startswith("demo"):
-        profile = "ci" if condition.profile == "ci" else "demo"
-        return corpora.identity(condition.corpus, modalities, profile=profile, gap=condition.gap)
     if condition.corpus == "paired":
-        c = condition
-        return _paired_identity(c.profile, c.seed, c.clips, c.labels, c.strict)
+        return _paired_identity(tuple(_choices(condition).items()))
+    if condition.corpus.startswith("demo"):
+        return corpora.identity(condition.corpus, modalities, **_choices(condition))
     return _corpus(condition).identity(modalities)
 
 
 @cache  # of thousands of items, and asked for by every training
-def _paired_identity(profile: str, seed: int, clips: str, labels: str, strict: bool) -> str:
-    return corpora.recipe(
-        "paired", profile=profile, seed=seed, clips=clips or None, labels=labels or None, strict=strict
-    ).key
+def _paired_identity(choices: tuple[tuple[str, Any], ...]) -> str:
+    return corpora.recipe("paired", **dict(choices)).key
 
 
-def _modalities(system: System) -> tuple[str, ...]:
-    own = set(system.modalities).union(*(_modalities(SYSTEMS[used]) for used in system.uses))
-    return tuple(sorted(own))
-
-
-def _seeded(system: System) -> bool:
-    return system.seeded or any(_seeded(SYSTEMS[used]) for used in system.uses)
+def _with_parts(system: System) -> list[System]:
+    """A system and all that it builds on."""
+    return [system, *(one for used in system.uses for one in _with_parts(SYSTEMS[used]))]
 
 
 def fit(name: str, condition: Condition) -> Fitted:
@@ -260,14 +259,10 @@ def _scored_rows(system: System, data: Data) -> np.ndarray:
     """Rows of the clips whose scores are read; those of training clips where something is learnt from them."""
     every = np.arange(len(data.corpus.clips))
     own = data.condition.corpus == "folder"  # a person is told every score
-    if own or not _held_out_only(system) or not trains(data.condition):
+    if own or not any(one.held_out_only for one in _with_parts(system)) or not trains(data.condition):
         return every
     held_out = [clip.split not in ("train", LEFT_OUT) for clip in data.corpus.clips]
     return every[held_out] if any(held_out) else every
-
-
-def _held_out_only(system: System) -> bool:
-    return system.held_out_only or any(_held_out_only(SYSTEMS[used]) for used in system.uses)
 
 
 def as_trained(fitted: Fitted, data: Data) -> Data:
@@ -292,21 +287,23 @@ def modality_weights(fitted: Fitted, data: Data) -> np.ndarray:
 # --- before a run ----------------------------------------------------------------------------------------------------
 
 
-def untrained(names: Iterable[str], conditions: Iterable[Condition]) -> list[tuple[str, Condition]]:
+def parts_of(name: str, condition: Condition) -> list[Training]:
+    """Trainings that one builds on: of the systems that it uses, under the same condition and out of fold."""
+    folds = SYSTEMS[name].folds(condition)
+    conditions = [condition, *(replace(condition, fold=(fold, folds)) for fold in range(folds))]
+    return [(used, one) for used in SYSTEMS[name].uses for one in conditions]
+
+
+def untrained(names: Iterable[str], conditions: Iterable[Condition]) -> list[Training]:
     """Trainings that a run would do, in the order in which they are done; those out of fold among them."""
-    found: dict[Path, tuple[str, Condition]] = {}
+    found: dict[Path, Training] = {}
 
     def visit(name: str, condition: Condition) -> None:
         path = checkpoint_path(name, condition)
-        if path in found or path.is_file():
-            return
-        system = SYSTEMS[name]
-        for used in system.uses:
-            visit(used, condition)
-            folds = system.folds(condition)
-            for fold in range(folds):
-                visit(used, replace(condition, fold=(fold, folds)))
-        found[path] = (name, condition)
+        if path not in found and not path.is_file():
+            for part in parts_of(name, condition):
+                visit(*part)
+            found[path] = (name, condition)
 
     for condition in conditions:
         for name in names:
@@ -316,25 +313,18 @@ def untrained(names: Iterable[str], conditions: Iterable[Condition]) -> list[tup
 
 def announce(names: Sequence[str], conditions: Sequence[Condition]) -> None:
     """Say what a run will train and about how long that takes."""
-    todo = untrained(names, conditions)
-    minutes = sum(SYSTEMS[name].minutes for name, condition in todo if condition.profile == "demo")
-    if todo:
-        say(f"{len(todo)} trainings to do, about {max(1, round(minutes))} min on one core")
+    if todo := untrained(names, conditions):
+        say(f"{work(todo)} to do")
+
+
+def work(todo: Sequence[Training]) -> str:
+    """How many trainings these are, and about how long they take."""
+    minutes = sum(SYSTEMS[name].minutes * one.share for name, one in todo if one.profile == "demo")
+    return f"{len(todo)} trainings, about {math.ceil(minutes)} min on one core"
 
 
 def describe(condition: Condition) -> str:
-    """A condition as JSON, for passports: what differs from the defaults, and corpus, profile and seed."""
+    """A condition as JSON: what differs from the defaults, and corpus, profile and seed."""
     plain = asdict(Condition())
     shown = {name: value for name, value in asdict(condition).items() if value != plain[name]}
     return json.dumps(shown | {"corpus": condition.corpus, "profile": condition.profile, "seed": condition.seed})
-
-
-def require_training(condition: Condition) -> None:
-    """:raises CorpusError: the condition has too few clips to train on, or lacks a split."""
-    if not trains(condition):
-        corpus = load(condition).corpus
-        sizes = {split: len(corpus.split(split).clips) for split in ("train", "validation")}
-        raise CorpusError(
-            f"{corpus.name}: expected at least {FEWEST} clips, some of them in train and validation, found "
-            f"{len(corpus.clips)} ({', '.join(f'{split} {count}' for split, count in sizes.items())})"
-        )

@@ -28,10 +28,10 @@ from avrepro.recipes import Recipe, digest
 from avrepro.systems import SYSTEMS, Condition
 from avrepro.training import choose_device, device_name
 
-NUMBER = (
+ADDED = (
     "system", "against", "split", "metric", "label", "step", "value", "low", "high", "interval", "threshold_rule",
-    "clips", "missing", "recipe",
 )  # fmt: skip
+NUMBER = (*ADDED, "clips", "missing", "recipe")
 PASSPORT = (
     "run", "chapter", "measured", "corpus", "corpus_digest", "profile", "seeds", "condition", "device", "threads",
     "seconds", "recipes", "lock", "commit", "versions", "time",
@@ -46,19 +46,13 @@ class ResultsError(RuntimeError):
 
 @dataclass
 class Run:
-    """What is measured in one go: collects numbers, then writes them all at once.
+    """What is measured in one go: collects numbers, then writes them all at once."""
 
-    :param chapter: name of the chapter it is for.
-    :param measured: what of it, for example ``"protocol"``; names the run together with the condition.
-    :param condition: of the first seed.
-    :param corpora: what was scored, a corpus a seed.
-    """
-
-    chapter: str
-    measured: str
-    condition: Condition
+    chapter: str  # for which it is
+    measured: str  # what of it, for example "protocol"; names the run together with the condition
+    condition: Condition  # of the first seed
     seeds: tuple[int, ...]
-    corpora: Sequence[Corpus]
+    corpora: Sequence[Corpus]  # what was scored, a corpus a seed
     rows: list[dict[str, Any]] = field(default_factory=list)
     started: float = field(default_factory=time.monotonic)
 
@@ -88,37 +82,36 @@ class Run:
         :param step: epoch, for curves; -1 for none. :param rule: how thresholds were chosen.
         """
         known = value if isinstance(value, Interval) else Interval(float(value), math.nan, math.nan, "")
-        self.rows.append(
-            {
-                "system": system, "against": against, "split": split, "metric": metric, "label": label, "step": step,
-                "value": known.value, "low": known.low, "high": known.high, "interval": known.method,
-                "threshold_rule": rule,
-            }
-        )  # fmt: skip
+        row = (system, against, split, metric, label, step, known.value, known.low, known.high, known.method, rule)
+        self.rows.append(dict(zip(ADDED, row, strict=True)))
 
     def write(self, folder: Path | None = None) -> Results:
         """Write all rows to ``folder`` (default: the store) at once; nobody ever reads half a file.
 
         :raises ResultsError: a number was noted twice.
         """
-        table = pd.DataFrame(self.rows, columns=[*NUMBER[:11]])
+        table = pd.DataFrame(self.rows, columns=[*ADDED])
         twice = table[table.duplicated(KEY[1:])]
         if len(twice):
             raise ResultsError(f"noted twice: {twice.iloc[0][KEY[1:]].to_dict()}")
-        by_digest = {corpus.digest: corpus for corpus in self.corpora}.values()
-        counts: dict[str, tuple[int, int]] = {}
-        for split in table["split"].unique():
-            scored = [corpus.split(split) if split else corpus for corpus in by_digest]
-            counts[split] = (sum(len(one.clips) for one in scored), sum(len(one.missing) for one in scored))
-        table["clips"] = [counts[split][0] if split else 0 for split in table["split"]]
-        table["missing"] = [counts[split][1] for split in table["split"]]
+        corpora = {corpus.digest: corpus for corpus in self.corpora}.values()
+        scored = {split: [one.split(split) if split else one for one in corpora] for split in table["split"].unique()}
+        table["clips"] = [sum(len(one.clips) for one in scored[split]) if split else 0 for split in table["split"]]
+        table["missing"] = [sum(len(one.missing) for one in scored[split]) for split in table["split"]]
         recipes = {name: number_recipe(name, self.condition) for name in table["system"].unique()}
         table["recipe"] = [recipes[name].key[:16] for name in table["system"]]
-        versions = {name: version for one in recipes.values() for name, version in one.versions.items()}
+        passport = self._passport(list(recipes.values()))
+        table = table.assign(**passport)[[*PASSPORT, *NUMBER]]
+        with atomic((folder or store()) / f"{self.chapter}-{self.measured}-{passport['run']}.parquet") as path:
+            table.to_parquet(path, index=False)
+        return Results(table)
+
+    def _passport(self, recipes: Sequence[Recipe]) -> dict[str, Any]:
         condition = asdict(replace(self.condition, seed=0))
         parts = [self.chapter, self.measured, condition, self.seeds, self.corpus_digest]
-        passport = {
-            "run": digest([*parts, sorted(one.key for one in recipes.values())])[:16],
+        versions = {name: version for one in recipes for name, version in one.versions.items()}
+        return {
+            "run": digest([*parts, sorted(one.key for one in recipes)])[:16],
             "chapter": self.chapter,
             "measured": self.measured,
             "corpus": self.corpora[0].name,
@@ -135,10 +128,6 @@ class Run:
             "versions": json.dumps(checkout.versions(), sort_keys=True),
             "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }
-        table = table.assign(**passport)[[*PASSPORT, *NUMBER]]
-        with atomic((folder or store()) / f"{self.chapter}-{self.measured}-{passport['run']}.parquet") as path:
-            table.to_parquet(path, index=False)
-        return Results(table)
 
 
 @dataclass(frozen=True)
@@ -171,11 +160,6 @@ class Results:
         if found is None:
             raise ResultsError(f"no {metric} of {system}, {wanted}. Run the chapter again.")
         return found
-
-    @property
-    def corpus(self) -> str:
-        """Name of the corpus that all rows share."""
-        return str(self.passport()["corpus"])
 
     @property
     def stale(self) -> bool:
@@ -229,14 +213,14 @@ def number_recipe(system: str, condition: Condition) -> Recipe:
 
 def is_stale(table: pd.DataFrame) -> pd.Series:
     """Whether each number is older than what it depends on: another version or setting of a recipe; bool a row."""
-    today: dict[tuple[str, str], str] = {}
+    today = {}
     for system, condition in table[["system", "condition"]].drop_duplicates().itertuples(index=False):
         try:
             today[system, condition] = number_recipe(system, condition_of(condition)).key[:16]
         except (KeyError, TypeError, ValueError):  # a system or a setting that is no more
             today[system, condition] = ""
     keys = [today[pair] for pair in zip(table["system"], table["condition"], strict=True)]
-    return pd.Series([found != key for found, key in zip(table["recipe"], keys, strict=True)], index=table.index)
+    return table["recipe"] != keys
 
 
 def condition_of(text: str) -> Condition:

@@ -12,13 +12,15 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 from queue import SimpleQueue
 from tempfile import TemporaryFile
 from typing import Any
+
+import yaml
 
 from avrepro import checkout
 from avrepro.fetch import at_hand
@@ -31,6 +33,7 @@ from avrepro.recipes import digest
 BOOK = checkout.ROOT / "book"
 BUILD = checkout.ROOT / "_build"
 PAGES = ("_config.yml", "_toc.yml", "book/references.bib")
+PROOF = "Proof of the machinery, profile ci: no number on these pages is a result."
 
 # Of profile demo on two cores. The longest chapter starts first: the book cannot be done before it is.
 MINUTES = {"lightweight_fusion": 8.0, "attention_fusion": 6.0, "unsynchronized_mil": 5.0, "data": 0.5}
@@ -44,14 +47,28 @@ class BookError(RuntimeError):
     """A book that must not be built: a number is missing, stale or of profile ci, or Sphinx warned."""
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """How one run of a sweep went."""
+@dataclass(eq=False)
+class Job:
+    """A run of a chapter in a process of its own."""
 
-    parameters: dict[str, Any]
-    notebook: Path
-    state: str  # "done", "cached" (it was done before) or "failed"
-    reason: str = ""
+    chapter: str
+    parameters: Mapping[str, Any]
+    output: Path
+    log: list[str] = field(default_factory=list)  # lines of its stderr
+    reason: str = ""  # why it failed
+
+    def start(self, environment: Mapping[str, str] | None) -> None:
+        """In a process group of its own: an interrupt from the keyboard reaches it once, by ``_stop``."""
+        given = [word for name, value in self.parameters.items() for word in ("-p", f"{name}={value}")]
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "avrepro", "run", self.chapter, *given, "--output", str(self.output)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+            process_group=0,
+            env=environment,
+        )
 
 
 def notebook_of(chapter: str) -> Path:
@@ -140,38 +157,26 @@ def scores_beside(output: Path) -> Path:
     return output.with_suffix(".scores.csv")
 
 
-def sweep(chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], jobs: int = 1) -> list[Outcome]:
+def sweep(chapter: str, grid: Mapping[str, Sequence[Any]], given: Mapping[str, Any], jobs: int = 1) -> list[Job]:
     """Run a chapter for every combination of the grid's values, each in a process of its own.
 
     A run that was done before with the same code, data and parameters is not repeated, so a sweep that was stopped
     goes on where it was. The notebook of a failed run is kept, and why it failed reported; the others go on.
     """
-    combinations = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
-    for values in combinations:
-        check(chapter, {**given, **values})
-
-    def one(values: dict[str, Any]) -> Outcome:
-        parameters = {**given, **values}
-        notebook = home() / "runs" / chapter / f"{run_key(chapter, parameters)}.ipynb"
-        if notebook.is_file():
-            return Outcome(parameters, notebook, "cached")
-        log = notebook.with_suffix(".log")
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("w") as file:
-            command = _command(chapter, parameters, notebook)
-            code = subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, check=False).returncode
-        if code:
-            reason = _reason(log.read_text(errors="replace"), code).splitlines()[0]
-            return Outcome(parameters, notebook.with_suffix(".failed.ipynb"), "failed", reason)
-        return Outcome(parameters, notebook, "done")
-
-    outcomes = []
-    with ThreadPoolExecutor(jobs) as pool:
-        for number, outcome in enumerate(pool.map(one, combinations), start=1):
-            reason = f": {outcome.reason}" if outcome.reason else ""
-            say(f"{number} / {len(combinations)} runs: {outcome.parameters} {outcome.state}{reason}")
-            outcomes.append(outcome)
-    return outcomes
+    combinations = [{**given, **dict(zip(grid, values, strict=True))} for values in itertools.product(*grid.values())]
+    for parameters in combinations:
+        check(chapter, parameters)
+    folder = home() / "runs" / chapter
+    runs = [Job(chapter, parameters, folder / f"{run_key(chapter, parameters)}.ipynb") for parameters in combinations]
+    wanted = [job for job in runs if not job.output.is_file()]
+    cached = len(runs) - len(wanted)
+    say(f"{cached} of {len(runs)} runs were done before")
+    with closing(_in_processes(wanted, jobs)) as ended:
+        for number, job in enumerate(ended, start=cached + 1):
+            if job.reason:
+                job.output.with_suffix(".log").write_text("\n".join(job.log))
+            say(f"{number} / {len(runs)} runs: {job.parameters} {f'failed: {job.reason}' if job.reason else 'done'}")
+    return runs
 
 
 def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> None:
@@ -185,48 +190,50 @@ def run_side_by_side(outputs: Mapping[str, Path], given: Mapping[str, Any]) -> N
     :param given: parameters by name, the same for all.
     :raises RunFailed: the first chapter that failed, why, and where its notebook is kept; the others are stopped.
     """
-    waiting = sorted(outputs, key=lambda chapter: -MINUTES.get(chapter, 0.0))
+    longest_first = sorted(outputs, key=lambda chapter: -MINUTES.get(chapter, 0.0))
+    runs = [Job(chapter, given, outputs[chapter]) for chapter in longest_first]
     processors = os.cpu_count() or 1
-    at_once = max(1, min(processors, len(waiting)))
+    at_once = max(1, min(processors, len(runs)))
     environment = {"OMP_NUM_THREADS": str(processors // at_once), **os.environ}
-    running: dict[str, subprocess.Popen[str]] = {}
-    log: dict[str, list[str]] = {chapter: [] for chapter in waiting}
-    lines: SimpleQueue[tuple[str, str | None]] = SimpleQueue()  # chapter, line; None: it has ended
+    with closing(_in_processes(runs, at_once, environment, passes_on=True)) as ended:
+        for job in ended:
+            if job.reason:
+                raise RunFailed(_of(job.chapter, job.reason))
 
-    def listen(chapter: str, process: subprocess.Popen[str]) -> None:
-        for line in process.stderr or ():
-            lines.put((chapter, line.rstrip()))
-        lines.put((chapter, None))
+
+def _in_processes(
+    jobs: Sequence[Job], at_once: int, environment: Mapping[str, str] | None = None, passes_on: bool = False
+) -> Generator[Job, None, None]:
+    """Start jobs, so many at once; each as it ends. Those that still run when nobody asks for more are stopped.
+
+    :param passes_on: whether their lines on stderr are said, each after the name of its chapter.
+    """
+    waiting, running = list(jobs), list[Job]()
+    lines: SimpleQueue[tuple[Job, str | None]] = SimpleQueue()  # None: it has ended
+
+    def listen(job: Job) -> None:
+        for line in job.process.stderr or ():
+            lines.put((job, line.rstrip()))
+        lines.put((job, None))
 
     try:
         while waiting or running:
             while waiting and len(running) < at_once:
-                chapter = waiting.pop(0)
-                running[chapter] = _start(chapter, given, outputs[chapter], environment)
-                threading.Thread(target=listen, args=(chapter, running[chapter]), daemon=True).start()
-            chapter, line = lines.get()
+                running.append(waiting.pop(0))
+                running[-1].start(environment)
+                threading.Thread(target=listen, args=(running[-1],), daemon=True).start()
+            job, line = lines.get()
             if line is not None:
-                log[chapter].append(line)
-                say(_of(chapter, line))
-            elif code := running.pop(chapter).wait():
-                raise RunFailed(_of(chapter, _reason("\n".join(log[chapter]), code)))
+                job.log.append(line)
+                if passes_on:
+                    say(_of(job.chapter, line))
+                continue
+            running.remove(job)
+            if code := job.process.wait():
+                job.reason = _reason("\n".join(job.log), code)
+            yield job
     finally:
-        _stop(list(running.values()))
-
-
-def _start(
-    chapter: str, given: Mapping[str, Any], output: Path, environment: Mapping[str, str]
-) -> subprocess.Popen[str]:
-    """In a process group of its own: an interrupt from the keyboard reaches it once, by ``_stop``."""
-    return subprocess.Popen(
-        _command(chapter, given, output),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        errors="replace",
-        process_group=0,
-        env=environment,
-    )
+        _stop([job.process for job in running])
 
 
 def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
@@ -241,12 +248,6 @@ def _stop(processes: Sequence[subprocess.Popen[str]]) -> None:
             process.wait()
 
 
-def _command(chapter: str, given: Mapping[str, Any], output: Path) -> list[str]:
-    """``avrepro run`` as one types it."""
-    parameters = [word for name, value in given.items() for word in ("-p", f"{name}={value}")]
-    return [sys.executable, "-m", "avrepro", "run", chapter, *parameters, "--output", str(output)]
-
-
 def _reason(log: str, code: int) -> str:
     """Why such a command failed: the message it ended with, or its last line where it had no time for one."""
     _, found, message = f"\n{log.strip()}".rpartition("\navrepro: ")
@@ -259,8 +260,6 @@ def _of(chapter: str, line: str) -> str:
 
 def chapters_of_book() -> list[str]:
     """The notebooks named in ``_toc.yml``, in order."""
-    import yaml
-
     toc = yaml.safe_load((checkout.ROOT / "_toc.yml").read_text())
     names = [Path(entry["file"]).stem for entry in toc["chapters"]]
     return [name for name in names if notebook_of(name).is_file()]
@@ -283,28 +282,22 @@ def build_book(profile: str = "demo") -> Path:
     executed = _executed(chapters_of_book(), profile)
     for chapter, notebook in executed.items():
         check_executed(chapter, notebook, allow_ci=proof)
+        _refresh(source / "book" / f"{chapter}.ipynb", notebook.read_text())
     for name in [*PAGES, *(f"book/{path.name}" for path in sorted(BOOK.glob("*.md")))]:
         check_page(checkout.ROOT / name, executed)
-        _refresh(checkout.ROOT / name, source / name)
-    for chapter, notebook in executed.items():
-        _refresh(notebook, source / "book" / f"{chapter}.ipynb")
-    if proof:
-        config = (source / "_config.yml").read_text().replace("announcement: ''", f"announcement: {PROOF!r}")
-        _write_if_new(source / "_config.yml", config)
+        text = (checkout.ROOT / name).read_text()
+        _refresh(source / name, text.replace("announcement: ''", f"announcement: {PROOF!r}") if proof else text)
+    _refresh(source / "_static" / "book.css", (BOOK / "_static" / "book.css").read_text())
     start_it = "from jupyter_book.cli.main import main; main()"  # the package has no __main__
     command = [sys.executable, "-c", start_it, "build", "-W", "-n", "--keep-going", "-q"]
     built = subprocess.run([*command, "--path-output", str(place), str(source)], capture_output=True, text=True)
     page = place / "_build" / "html" / "index.html"
     if built.returncode or not page.is_file():
-        raise BookError(
-            f"jupyter-book stopped (warnings count as errors):\n{built.stdout[-4000:]}{built.stderr[-4000:]}"
-        )
+        output = f"{built.stdout[-4000:]}{built.stderr[-4000:]}"
+        raise BookError(f"jupyter-book stopped (warnings count as errors):\n{output}")
     write_sources(page.parent / "source")
     say(f"book built in {time.monotonic() - start:.0f} s")
     return page
-
-
-PROOF = "Proof of the machinery, profile ci: no number on these pages is a result."
 
 
 def _executed(chapters: Sequence[str], profile: str) -> dict[str, Path]:
@@ -328,12 +321,8 @@ def _results_are_there(notebook: Path) -> bool:
     return all(not results.read(run).table.empty for run in runs_shown(json.loads(notebook.read_text())))
 
 
-def _refresh(origin: Path, copy: Path) -> None:
-    """Copy what differs, so that Sphinx reads again only what changed."""
-    _write_if_new(copy, origin.read_text())
-
-
-def _write_if_new(path: Path, text: str) -> None:
+def _refresh(path: Path, text: str) -> None:
+    """Write what differs, so that Sphinx reads again only what changed."""
     if not path.is_file() or path.read_text() != text:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -34,16 +34,13 @@ class Optimisation:
     learning_rate: float
     batch: int  # clips
     epochs: int
-    steps: int = 0  # batches an epoch where rare classes are drawn more often; 0: every clip once
+    steps: int = 0  # balanced batches an epoch; 0: every clip once
     momentum: float = 0.0  # Nesterov, sgd alone
     weight_decay: float = 0.0
     clip_norm: float | None = None  # largest norm of the gradient; None: not clipped
     clip_value: float | None = None  # largest absolute value of each number of the gradient
     decay: float = 1.0  # factor of the learning rate ...
     patience: int = 3  # ... when the validation loss has not fallen for so many epochs
-
-    def values(self) -> dict:
-        return asdict(self)
 
     def build(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
         if self.optimiser == "sgd":
@@ -67,10 +64,9 @@ class Validation:
 
 @dataclass(frozen=True)
 class Fit:
-    """A trained model (in place: the best epoch's weights) and how it went."""
+    """How a training went, which left the best epoch's weights in the model."""
 
     best_epoch: int
-    best: Validation
     history: list[dict[str, float]]  # one row an epoch: epoch, loss, validation_loss, validation_score, learning_rate
     seconds: float  # of training, those before an interruption included
 
@@ -78,36 +74,34 @@ class Fit:
 def fit(
     model: nn.Module,
     loss: Callable[..., Tensor],
-    inputs: tuple[Rows, ...],
+    inputs: Sequence[Rows],
     settings: Optimisation,
     seed: int,
     device: torch.device,
     label: str,
     validate: Callable[[nn.Module], Validation] | None = None,
-    batches: BalancedBatches | None = None,
     state_path: Path | None = None,
 ) -> Fit:
     """Train ``model`` in place and leave it with the weights of its best epoch.
 
     :param loss: called with the model and one batch of each of ``inputs``, on ``device``.
-    :param inputs: arrays of the same length (clips); half precision and integers become float32 by batch.
-        NumPy arrays may be memory maps: only a batch at a time is read.
+    :param inputs: arrays of the same length (clips), the last of weak labels; half precision and integers become
+        float32 by batch. NumPy arrays may be memory maps: only a batch at a time is read.
     :param validate: called after each epoch with the model in evaluation mode; None: the last epoch is the best.
-    :param batches: draws ``settings.steps`` batches an epoch in place of every clip once; with ``steps`` alone.
     :param seed: of the order of clips and of dropout.
     :param state_path: where each epoch is saved, so that a killed training goes on from its last epoch
         (on a CPU with the very same numbers); removed at the end by whoever keeps the result.
     """
     model.to(device)
-    optimiser = settings.build(parameter for parameter in model.parameters() if parameter.requires_grad)
+    optimiser = settings.build(model.parameters())
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimiser, factor=settings.decay, patience=settings.patience - 1, threshold=0.0  # the least fall counts
     ) if settings.decay < 1 else None  # fmt: skip
+    batches = BalancedBatches(np.asarray(inputs[-1]), settings.batch, seed) if settings.steps else None
     order = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
     history: list[dict[str, float]] = []
-    best: Validation | None = None
-    best_epoch, best_weights, before = 0, None, 0.0
+    best_epoch, best_weights, before = 0, {}, 0.0
     if state_path is not None and state_path.is_file():
         state = torch.load(state_path, map_location=device, weights_only=True)
         model.load_state_dict(state["model"])
@@ -117,7 +111,7 @@ def fit(
         order.set_state(state["order"].cpu())
         torch.set_rng_state(state["random"].cpu())
         history, best_epoch, best_weights = state["history"], state["best_epoch"], state["best_weights"]
-        best, before = Validation(**state["best"]), state["seconds"]
+        before = state["seconds"]
         say(f"{label}: goes on after epoch {len(history)}")
 
     start = time.monotonic() - before
@@ -151,11 +145,11 @@ def fit(
         )
         if plateau is not None:
             plateau.step(found.loss)
-        if best is None or found.score > best.score:
-            best, best_epoch, best_weights = found, epoch, copy.deepcopy(model.state_dict())
+        if not best_epoch or found.score > history[best_epoch - 1]["validation_score"]:
+            best_epoch, best_weights = epoch, copy.deepcopy(model.state_dict())
         line = f"{label}: epoch {epoch} / {settings.epochs}, loss {history[-1]['loss']:.4f}"
         if validate is not None:
-            line += f", validation loss {found.loss:.4f}, score {found.score:.3f} (best {best.score:.3f})"
+            line += f", validation loss {found.loss:.4f}, score {found.score:.3f} (best in epoch {best_epoch})"
         say(f"{line}, {time.monotonic() - start:.0f} s")
         if state_path is not None:
             state = {
@@ -165,18 +159,15 @@ def fit(
                 "order": order.get_state(),
                 "random": torch.get_rng_state(),
                 "history": history,
-                "best": asdict(best),
                 "best_epoch": best_epoch,
                 "best_weights": best_weights,
                 "seconds": time.monotonic() - start,
             }
             with atomic(state_path) as path:
                 torch.save(state, path)
-    if best is None or best_weights is None:
-        raise ValueError(f"{label}: nothing was trained, epochs = {settings.epochs}")
     model.load_state_dict(best_weights)
     model.eval()
-    return Fit(best_epoch, best, history, time.monotonic() - start)
+    return Fit(best_epoch, history, time.monotonic() - start)
 
 
 def _rows(
@@ -194,10 +185,16 @@ def _rows(
             yield torch.from_numpy(batches[(epoch - 1) * settings.steps + int(number)])
 
 
-def predict(model: Callable[[Tensor], Tensor], inputs: Rows, device: torch.device, batch: int = 64) -> np.ndarray:
-    """Run a model over clips, float32 [clips, ...] -> float32 NumPy array of its outputs."""
+def in_batches(inputs: Sequence[Rows], device: torch.device, batch: int = 64) -> Iterator[list[Tensor]]:
+    """Arrays of the same length, so many clips at a time and in their order, as float32 on ``device``."""
+    for rows in torch.arange(len(inputs[0])).split(batch):
+        yield [_take(array, rows).to(device) for array in inputs]
+
+
+def predict(model: Callable[..., Tensor], inputs: Sequence[Rows], device: torch.device, batch: int = 64) -> np.ndarray:
+    """Run a model over clips: its outputs for arrays of the same length, float32."""
     with torch.inference_mode():
-        parts = [model(_take(inputs, rows).to(device)).float().cpu() for rows in torch.arange(len(inputs)).split(batch)]
+        parts = [model(*arrays).float().cpu() for arrays in in_batches(inputs, device, batch)]
     return torch.cat(parts).numpy()
 
 

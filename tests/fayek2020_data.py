@@ -11,7 +11,7 @@ from torch import nn
 
 from avrepro.conditions import Condition
 from avrepro.corpora.base import Clip, Corpus
-from avrepro.features.store import ClipArrays, Extraction, Feature
+from avrepro.features.store import ClipArrays, Feature
 from avrepro.systems import Data
 
 CLASSES = ("low", "leftwards", "never")
@@ -31,7 +31,7 @@ def made_up_data(
     data = Data(Corpus("made-up", CLASSES, clips, (), "d"), condition, torch.device("cpu"))
     for feature, arrays, present in features:
         here = np.ones(len(clips), dtype=bool) if present is None else present
-        data._extracted[feature.recipe.key] = Extraction(ClipArrays(tuple(arrays), here), {})
+        data._extracted[feature.recipe.key] = ClipArrays(tuple(arrays), here)
     return data
 
 

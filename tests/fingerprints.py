@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -65,13 +66,11 @@ def of_feature(feature: Feature) -> Fingerprint:
 @contextmanager
 def nothing_computed() -> Iterator[None]:
     """A cache with the clips and downloads that are at hand and nothing else: old numbers would hide a change."""
-    usual, variable = home(), os.environ.get("AVREPRO_HOME")
-    with tempfile.TemporaryDirectory() as folder:
+    usual, caches = home(), (protocol.load, protocol._load_corpus)  # which hold paths
+    with tempfile.TemporaryDirectory() as folder, patch.dict(os.environ, AVREPRO_HOME=folder):
         for part in ("corpora", "downloads"):
             (usual / part).mkdir(parents=True, exist_ok=True)
             (Path(folder) / part).symlink_to(usual / part)
-        os.environ["AVREPRO_HOME"] = folder
-        caches = (protocol.load, protocol._load_corpus)  # they hold paths
         for one in caches:
             one.cache_clear()
         try:
@@ -79,10 +78,6 @@ def nothing_computed() -> Iterator[None]:
         finally:
             for one in caches:
                 one.cache_clear()
-            if variable is None:
-                del os.environ["AVREPRO_HOME"]
-            else:
-                os.environ["AVREPRO_HOME"] = variable
 
 
 @nothing_computed()
@@ -134,9 +129,8 @@ def differing(found: dict[str, Fingerprint], committed: dict[str, Fingerprint]) 
     lines = []
     for name in sorted(found.keys() | committed.keys()):
         if name not in committed or name not in found:
-            lines.append(
-                f"{name}: {'not in' if name not in committed else 'only in'} {FILE.name}; run make fingerprints"
-            )
+            where = "not in" if name not in committed else "only in"
+            lines.append(f"{name}: {where} {FILE.name}; run make fingerprints")
             continue
         new, old = found[name], committed[name]
         alike = len(new["numbers"]) == len(old["numbers"]) and np.allclose(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 import threading
 from collections.abc import Iterator
 from functools import partial
@@ -17,11 +16,9 @@ import pytest
 import yaml
 from bs4 import BeautifulSoup
 
-from avrepro import checkout, results, runs
+from avrepro import checkout, runs
 from avrepro.parameters import CHAPTERS
-from avrepro.report import check_executed, runs_shown
-from avrepro.report.sentences import HERE, THERE
-from avrepro.results import ResultsError
+from avrepro.report.sentences import HERE, THERE, prose_of
 
 pytestmark = pytest.mark.book
 
@@ -154,15 +151,6 @@ def broken_links(folder: Path) -> list[str]:
     return broken
 
 
-def test_the_link_checker_finds_what_is_broken(tmp_path: Path) -> None:
-    (tmp_path / "b.html").write_text("<h1 id='ünï 1'>b</h1>")
-    good = "<a href='b.html?x=1#%C3%BCn%C3%AF%201'>b</a><a href='#'>top</a><a href='https://example.org/x'>out</a>"
-    bad = "<a href='b.html#gone'>b</a><a href='c.html'>c</a><img src='no.png'><a href='#here'>here</a>"
-    (tmp_path / "a.html").write_text(good + bad)
-    found = sorted(line.removeprefix("a.html: ").split()[0] for line in broken_links(tmp_path))
-    assert found == ["#here", "b.html#gone", "c.html", "no.png"]
-
-
 def test_every_page_is_there_and_every_link_leads_somewhere(html: Path) -> None:
     assert [name for name in ["index.html", *PAGES] if not (html / name).is_file()] == []
     assert broken_links(html) == []
@@ -201,8 +189,7 @@ def texts_of(notebook: dict[str, Any]) -> dict[str, str]:
 def test_numbers_in_sentences_are_on_their_pages(html: Path, chapter: str) -> None:
     notebook = json.loads(executed_copy(html, chapter).read_text())
     texts = texts_of(notebook)
-    prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    named = {f"book/{chapter}.html": HERE.findall(prose)}
+    named = {f"book/{chapter}.html": HERE.findall(prose_of(notebook))}
     for path in sorted(runs.BOOK.glob("*.md")):
         there = [name for place, name in THERE.findall(path.read_text(encoding="utf-8")) if place == chapter]
         named[f"book/{path.stem}.html"] = there
@@ -211,29 +198,6 @@ def test_numbers_in_sentences_are_on_their_pages(html: Path, chapter: str) -> No
         text = words_of(article_of(html, page))
         assert "{glue" not in text
         assert [name for name in names if " ".join(texts[name].split()) not in text] == [], page
-
-
-def test_a_number_in_a_sentence_is_that_of_the_store(html: Path) -> None:
-    texts = texts_of(json.loads(executed_copy(html, "side_by_side").read_text()))
-    claim = "li2017_fusion_above_audio"
-    found = results.committed("protocol", "demo").select(metric="claim", label=claim).iloc[0]
-    low, high = (f"{100 * found[end]:+.1f}" for end in ("low", "high"))
-    text = " ".join(texts[f"claim.{claim}.demo"].split())
-    assert f"{100 * found['value']:+.1f} [{low}, {high}] points" in text
-    assert text in words_of(article_of(html, PAGES[0]))
-
-
-def test_numbers_of_profile_ci_are_refused(html: Path) -> None:
-    """Other refusals are tested where chapters are checked, on notebooks made for it."""
-    executed = executed_copy(html, CHAPTER)
-    check_executed(CHAPTER, executed, allow_ci=True)
-    with pytest.raises(ResultsError, match="profile ci"):
-        check_executed(CHAPTER, executed)
-    notebook = json.loads(executed.read_text())
-    committed = set(results.read(folders=(checkout.COMMITTED,)).table["run"])
-    assert runs_shown(notebook) & committed and runs_shown(notebook) - committed
-    parameters = next(cell for cell in notebook["cells"] if "injected-parameters" in cell["metadata"]["tags"])
-    assert re.search(r'^profile = "ci"$', "".join(parameters["source"]), re.MULTILINE)
 
 
 # --- in the browser ------------------------------------------------------------------------------------------
@@ -293,30 +257,36 @@ def test_formulas_are_set_without_a_network_and_not_cut(visits: dict[str, Visit]
         assert page.evaluate(CUT) == [], chapter
 
 
-# WCAG contrast of the texts of captions against what lies under them, where it is less than is wanted.
+# WCAG contrast of texts that the package sets against what lies under them, where it is less than is wanted.
 FAINT = """least => {
   const parts = (colour) => (colour.match(/[\\d.]+/g) ?? []).map(Number);
   const light = (rgb) => rgb.slice(0, 3).map((c) => c / 255)
     .map((c) => (c <= 0.03928 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4))
     .reduce((sum, c, k) => sum + c * [0.2126, 0.7152, 0.0722][k], 0);
-  return [...document.querySelectorAll("article caption, article figcaption, article summary")].flatMap((one) => {
+  const texts = "caption > div, thead th, tbody th, td, td strong, small, summary, figcaption, figcaption a, svg text";
+  return [...document.querySelectorAll(`article .avrepro :is(${texts})`)].flatMap((one) => {
     let ground = [255, 255, 255];
-    const around = [];
+    const around = [], style = getComputedStyle(one);
     for (let at = one; at; at = at.parentElement) around.unshift(parts(getComputedStyle(at).backgroundColor));
     for (const [r, g, b, a = 1] of around) ground = [r, g, b].map((c, k) => a * c + (1 - a) * ground[k]);
-    const [low, high] = [light(parts(getComputedStyle(one).color)), light(ground)].sort((x, y) => x - y);
+    const colour = one instanceof SVGElement ? style.fill : style.color;
+    const [low, high] = [light(parts(colour)), light(ground)].sort((x, y) => x - y);
     const contrast = (high + 0.05) / (low + 0.05);
     return contrast < least ? [`${one.textContent.slice(0, 60)}: ${contrast.toFixed(1)}`] : [];
   });
 }"""
+PICTURES = """() => [...new Set([...document.querySelectorAll("article .avrepro figure > img:not([style])")]
+  .map((one) => getComputedStyle(one))
+  .map((style) => `${style.backgroundColor}, ${style.filter}`))]"""
 
 
 @EACH_PAGE
-def test_captions_can_be_read_in_light_and_dark_mode(visits: dict[str, Visit], name: str) -> None:
+def test_texts_and_pictures_can_be_read_in_light_and_dark_mode(visits: dict[str, Visit], name: str) -> None:
     page = visits[name].page
     for mode in ("dark", "light"):
         page.evaluate("mode => { document.documentElement.dataset.theme = mode }", mode)
         assert page.evaluate(FAINT, LEAST_CONTRAST) == [], mode
+        assert set(page.evaluate(PICTURES)) <= {"rgb(255, 255, 255), none"}, mode
 
 
 def test_players_play(visits: dict[str, Visit]) -> None:
@@ -336,12 +306,3 @@ def test_the_front_page_leads_to_the_book(browser: Any, address: str) -> None:
     page.wait_for_url(f"{address}/{PAGES[0]}")
     page.locator(f"article a[href*='{CHAPTER}']").first.click()
     page.wait_for_url(f"**/{CHAPTER}.html")
-
-
-def test_a_passport_opens(visits: dict[str, Visit]) -> None:
-    passport = visits[f"book/{CHAPTER}.html"].page.locator("details", has_text="Passport: chapter").last
-    cell = passport.get_by_role("rowheader", name="corpus_digest", exact=True)
-    assert not cell.is_visible()
-    passport.locator("summary").first.click()
-    assert cell.is_visible()
-    assert {*results.PASSPORT, "threshold rules", "intervals"} <= set(passport.locator("th").all_inner_texts())

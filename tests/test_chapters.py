@@ -13,6 +13,7 @@ from chapters import avrepro, clips_that_lack_a_modality, papermill, text_of, to
 
 from avrepro import own_clips, protocol, results
 from avrepro.conditions import Condition
+from avrepro.home import SCORES_FILE
 from avrepro.parameters import check
 from avrepro.systems import CheckpointError
 
@@ -24,7 +25,6 @@ OWN = {  # systems that score own clips
     "attention_fusion": ("fayek2020/audio", "fayek2020/visual", "fayek2020/attention"),
 }
 CHOSEN = {"unsynchronized_mil": {"system": "one_stream"}, "attention_fusion": {"system": "gblend"}}
-BLANK = {"lightweight_fusion": 3, "unsynchronized_mil": 6, "attention_fusion": 3}  # what a dry run leaves out
 CHAPTERS = pytest.mark.parametrize("chapter", OWN)
 
 
@@ -33,17 +33,25 @@ def chosen(chapter: str) -> list[str]:
 
 
 @CHAPTERS
-def test_plain_papermill_with_another_seed_adds_its_numbers(chapter: str, tmp_path: Path) -> None:
-    done = papermill(chapter, tmp_path / "3.ipynb", seed=3, profile="ci", **CHOSEN.get(chapter, {}))
+def test_plain_papermill_with_another_seed_on_clips_enough_to_train_on(
+    chapter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Plain pictures have no edges, and so no regions. The numbers are added to the store and shown."""
+    monkeypatch.setenv(SCORES_FILE, str(tmp_path / "own.scores.csv"))
+    tones_and_colours(tmp_path)
+    given = {"corpus": "folder", "clips": tmp_path, "labels": tmp_path / "labels.csv", "seed": 3, "profile": "ci"}
+    done = papermill(chapter, tmp_path / "3.ipynb", **given, **CHOSEN.get(chapter, {}))
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "demo world, profile ci" in text_of(tmp_path / "3.ipynb")
-    found = results.read(folders=(results.store(),)).select(chapter=chapter, seeds="[3]", corpus="demo", split="test")
+    text = text_of(tmp_path / "3.ipynb")
+    assert "your clips, profile ci" in text and "trained on the demo world" not in done.stderr
+    table = pd.read_csv(tmp_path / "own.scores.csv")
+    assert len(table) == 36 * 2 * len(OWN[chapter]) and set(table["label"]) == {"low", "high"}
+    found = results.read(folders=(results.store(),)).select(chapter=chapter, seeds="[3]", corpus="folder", split="test")
     values = found[(found["metric"] == "map") & (found["against"] == "")].set_index("system")["value"]
     systems = {*OWN[chapter], *({"fayek2020/gblend"} if chapter == "attention_fusion" else ())}
-    assert systems <= set(values.index) and ((values > 0) & (values < 1)).all()
+    assert systems <= set(values.index) and ((values > 0) & (values <= 1)).all()
     if chapter == "attention_fusion":
-        lines = text_of(tmp_path / "3.ipynb").splitlines()
-        row = next(line for line in lines if line.startswith("Attention fusion (Table 2)\t")).split("\t")
+        row = next(line for line in text.splitlines() if line.startswith("Attention fusion (Table 2)\t")).split("\t")
         assert row[1] == "46.16" and row[3].startswith(f"{100 * values['fayek2020/attention']:.1f}\N{NO-BREAK SPACE}[")
     shown = avrepro("results", "--format", "markdown", "--chapter", chapter).stdout
     assert all(f"| {run} | {chapter} |" in shown for run in found["run"].unique())
@@ -56,9 +64,7 @@ def test_a_wrong_name_ends_a_papermill_run_at_the_check(tmp_path: Path) -> None:
     assert "unknown name 'sede'; did you mean 'seed'?" in done.stderr
     cells = json.loads(output.read_text())["cells"]
     checked = next(cell for cell in cells if "check_notebook(" in "".join(cell["source"]))
-    assert checked["metadata"]["papermill"]["duration"] < 1.0
-    later = cells[cells.index(checked) + 1 :]
-    assert all(cell.get("execution_count") is None for cell in later)
+    assert all(cell.get("execution_count") is None for cell in cells[cells.index(checked) + 1 :])
 
 
 @CHAPTERS
@@ -95,29 +101,12 @@ def test_few_own_clips_are_scored_by_what_they_have(chapter: str, tmp_path: Path
     assert set(all_of_it["system"]) == {"corpus"}, "no number is measured on so few"
 
 
-@CHAPTERS
-def test_thirty_own_clips_are_trained_on(chapter: str, tmp_path: Path) -> None:
-    """Plain pictures have no edges, and so no regions."""
-    output = tmp_path / "own.ipynb"
-    done = avrepro("run", chapter, *tones_and_colours(tmp_path), *chosen(chapter), "--output", str(output))
-    assert done.returncode == 0, done.stderr[-3000:]
-    text = text_of(output)
-    assert "your clips, profile ci" in text and "trained on the demo world" not in done.stderr
-    table = pd.read_csv(tmp_path / "own.scores.csv")
-    assert len(table) == 36 * 2 * len(OWN[chapter]) and set(table["label"]) == {"low", "high"}
-    found = results.read(folders=(results.store(),)).select(
-        chapter=chapter, corpus="folder", metric="map", split="test"
-    )
-    assert set(OWN[chapter]) <= set(found["system"])
-
-
-@CHAPTERS
-def test_a_dry_run_shows_no_numbers(chapter: str, tmp_path: Path) -> None:
+def test_a_dry_run_shows_no_numbers(tmp_path: Path) -> None:
     output = tmp_path / "dry.ipynb"
-    done = avrepro("run", chapter, "-p", "dry=true", "-p", "profile=ci", *chosen(chapter), "--output", str(output))
+    done = avrepro("run", "unsynchronized_mil", "-p", "dry=true", "-p", "profile=ci", "--output", str(output))
     assert done.returncode == 0, done.stderr[-3000:]
     text = text_of(output)
-    assert text.count("not measured in this run") == BLANK[chapter]
+    assert text.count("not measured in this run") == 6
     assert not [line for line in text.splitlines() if "demo world, profile ci" in line and "[" in line]
 
 

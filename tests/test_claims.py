@@ -8,7 +8,6 @@ import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import yaml
 
@@ -21,16 +20,14 @@ from avrepro.claims import (
     control_level,
     load_claims,
     published_text,
-    quantities,
     verdict,
 )
-from avrepro.evaluation import Interval, summarise
+from avrepro.evaluation import Interval
 from avrepro.manifests import manifest_path
 
 REGISTRY = manifest_path("claims.yaml")
 ENTRIES: dict[str, Any] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
-NAMES = {entry[side] for entry in ENTRIES["claims"].values() for side in ("system", "against")}
-RULE, CLAIMS = load_claims(known=NAMES)
+RULE, CLAIMS = load_claims()
 PUBLISHED = {paper: yaml.safe_load(manifest_path(f"published/{paper}.yaml").read_text()) for paper in CHAPTER_OF}
 CLASSES: dict[str, dict[str, Any]] = PUBLISHED["parekh2018"]["table2"]["classes"]
 KINDS = {kind: {name for name, row in CLASSES.items() if row["kind"] == kind} for kind in ("vehicle", "warning")}
@@ -51,17 +48,12 @@ def test_no_claim_is_lost_or_written_twice() -> None:
     # A mapping's repeated key would silently replace the first one: the ids are counted in the text.
     ids = re.findall(r"^  (\w+):", REGISTRY.read_text(encoding="utf-8").split("\nclaims:")[1], re.MULTILINE)
     assert ids == list(CLAIMS) and len(ids) >= 30
-    tested = [
+    tested = {
         (one.kind, one.system, one.against, one.metric, one.classes, one.other_classes) for one in CLAIMS.values()
-    ]
-    assert len(set(tested)) == len(tested)
-    assert len({one.sentence for one in CLAIMS.values()}) == len(CLAIMS)
+    }
+    assert len(tested) == len({one.sentence for one in CLAIMS.values()}) == len(CLAIMS)
     assert {one.paper for one in CLAIMS.values()} == set(CHAPTER_OF)
-    assert all(one.sentence.endswith(".") and one.sentence[0].isupper() for one in CLAIMS.values())
-
-
-def test_claims_compare_systems_that_there_are() -> None:
-    assert load_claims() == (RULE, CLAIMS)
+    assert all(one.id.startswith(one.paper) for one in CLAIMS.values())
 
 
 # Published numbers, computed anew from data_manifests/published.
@@ -114,12 +106,10 @@ def test_published_numbers_are_those_of_the_papers(name: str) -> None:
     assert claim.published.data.startswith(PUBLISHED[claim.paper]["corpus"])
 
 
-def test_enough_numbers_are_checked() -> None:
-    assert len(NUMBERS) >= 30
-    assert published_quantity(CLAIMS["parekh2018_two_stream_above_audio_only"]) == pytest.approx(6.9)
-    assert len(GAINS) == 8 and set(GAINS) - {("fayek2020/average", "fayek2020/visual")} <= {
-        (claim.system, claim.against) for claim in CLAIMS.values() if claim.metric == "map"
-    }
+def test_every_gain_of_the_paper_is_a_claim() -> None:
+    assert len(NUMBERS) >= 30 and len(GAINS) == 8
+    claimed = {(claim.system, claim.against) for claim in CLAIMS.values() if claim.metric == "map"}
+    assert set(GAINS) - claimed <= {("fayek2020/average", "fayek2020/visual")}
 
 
 def test_counts_are_those_of_the_papers() -> None:
@@ -168,80 +158,54 @@ def test_places_are_those_of_the_published_numbers() -> None:
 
 
 def test_published_text() -> None:
-    text = published_text(CLAIMS["li2017_fusion_above_audio"])
-    assert text == "5.3 points of micro F1 (DCASE 2017 Task 4, evaluation)"
-    assert published_text(CLAIMS["li2017_classes_improved"]) == "14 of 17 classes (DCASE 2017 Task 4, test)"
     words = "even better performance may be expected if they were tuned more carefully"
-    assert published_text(CLAIMS["li2017_tuned_weights"]) == f"“{words}”"
+    for name, text in {
+        "li2017_fusion_above_audio": "5.3 points of micro F1 (DCASE 2017 Task 4, evaluation)",
+        "li2017_classes_improved": "14 of 17 classes (DCASE 2017 Task 4, test)",
+        "li2017_tuned_weights": f"“{words}”",
+    }.items():
+        assert published_text(CLAIMS[name]) == text
 
 
-# Strictness.
-
-ENTRY = "li2017_fusion_above_audio"
-COUNT = "li2017_classes_improved"
-CONTRAST = "parekh2018_complementary_sound"
-
-
-def written(folder: Path, name: str, change: dict[str, Any]) -> Path:
-    """A registry of the rule and one claim (or the first), one of them changed; keys that become None are left out."""
-    one = ENTRY if name == "rule" else name
-    entries = copy.deepcopy({"rule": ENTRIES["rule"], "claims": {one: ENTRIES["claims"][one]}})
-    changed = entries["rule"] if name == "rule" else entries["claims"][name]
-    changed.update(change)
-    for key in [key for key, value in changed.items() if value is None]:
-        del changed[key]
-    path = folder / "claims.yaml"
-    path.write_text(yaml.safe_dump(entries), encoding="utf-8")
-    return path
+ENTRY, COUNT, CONTRAST = "li2017_fusion_above_audio", "li2017_classes_improved", "parekh2018_complementary_sound"
 
 
 @pytest.mark.parametrize(
     ("name", "change", "words"),
     [
-        (ENTRY, {"sistem": "li2017/fused"}, "unknown key 'sistem'; did you mean 'system'"),
-        (ENTRY, {"id": "other"}, "no key of it"),
-        (ENTRY, {"against": "fayek2020/audio"}, "system: expected id, system and against of one of the papers"),
-        (ENTRY, {"against": "audio"}, "system: expected id, system and against of one of the papers"),
-        (ENTRY, {"system": "li2017/fuse"}, "unknown system 'li2017/fuse'; did you mean 'li2017/fused'"),
-        (ENTRY, {"against": "li2017/fused"}, "expected another system"),
-        (ENTRY, {"kind": "ratio"}, "kind: .*'difference', 'contrast' or 'count'.*'ratio'"),
-        (ENTRY, {"metric": None}, "expected metric, which is missing"),
-        (ENTRY, {"pictures": "yes"}, "pictures: .*'help' or 'differ'.*'yes'"),
-        (ENTRY, {"where": {"section": "3.5"}}, "expected where.page, which is missing"),
+        (ENTRY, {"sistem": "li2017/fused"}, "sistem'; did you mean 'system'"),
+        (ENTRY, {"system": "li2017/fuse"}, "unknown 'li2017/fuse'; did you mean 'li2017/fused'"),
+        (ENTRY, {"classes": ["bus"], "metric": "class_f1"}, "unknown 'bus'; did you mean 'Bus'"),
+        (ENTRY, {"against": "fayek2020/audio"}, "against: expected another system of li2017, found 'fayek2020/audio'"),
+        (ENTRY, {"kind": "ratio"}, "kind = 'ratio': .*'difference', 'contrast' or 'count'"),
+        (ENTRY, {"metric": None}, "metric: Field required"),
+        (ENTRY, {"where": {"section": "3.5"}}, "where.page: Field required"),
         (ENTRY, {"published": {"value": 5.3, "unit": "points"}}, "published: expected value, unit and data together"),
-        (ENTRY, {"published": {"value": 5.3, "unit": "a", "data": "b", "words": "c"}}, "or words alone"),
-        (ENTRY, {"classes": ["Bus"]}, "metric: classes or a count need one of class_f1, average_precision"),
-        (ENTRY, {"classes": ["bus"], "metric": "class_f1"}, "unknown class 'bus'; did you mean 'Bus'"),
-        (ENTRY, {"classes": ["Bus", "Bus"], "metric": "class_f1"}, "each class once"),
-        (ENTRY, {"other_classes": ["Bus"], "metric": "class_f1"}, "a contrast has classes and other_classes"),
+        (ENTRY, {"classes": ["Bus"]}, "metric: classes or a count need one of class_f1, average_precision, found 'mic"),
         (ENTRY, {"expected": 0.5}, "expected: a count has"),
-        (COUNT, {"expected": None}, "expected: a count has"),
-        (COUNT, {"metric": "micro_f1"}, "metric: classes or a count"),
-        (COUNT, {"classes": ["Bus"]}, "a contrast has"),
-        (CONTRAST, {"other_classes": None}, "a contrast has"),
-        (CONTRAST, {"classes": None}, "a contrast has"),
-        (CONTRAST, {"pictures": "help"}, "pictures: a contrast says where pictures help"),
-        ("rule", {"margin": 0}, "margin: .*0"),
-        ("rule", {"seed": 5}, "unknown key 'seed'; did you mean 'seeds'"),
+        (COUNT, {"classes": ["Bus"]}, "classes: a contrast has"),
+        (CONTRAST, {"other_classes": None}, "classes: a contrast has"),
+        ("rule", {"margin": 0}, "margin = 0: .*greater than 0"),
     ],
 )
-def test_mistakes_are_named_by_claim(tmp_path: Path, name: str, change: dict[str, Any], words: str) -> None:
-    with pytest.raises(ClaimError, match=f"{name}: .*{words}") as error:
-        load_claims(written(tmp_path, name, change), NAMES)
-    assert str(error.value).count("\n  - ") == 1  # that one mistake and no other
+def test_mistakes_are_named_by_claim_and_key(tmp_path: Path, name: str, change: dict[str, Any], words: str) -> None:
+    entries = copy.deepcopy(ENTRIES)
+    changed = entries["rule"] if name == "rule" else entries["claims"][name]
+    changed.update(change)
+    for key in [key for key, value in changed.items() if value is None]:
+        del changed[key]
+    path = tmp_path / "claims.yaml"
+    path.write_text(yaml.safe_dump(entries), encoding="utf-8")
+    with pytest.raises(ClaimError, match=rf"claims\.yaml(.|\n)*{name}.*{words}"):
+        load_claims(path)
 
 
-def test_all_mistakes_are_named_at_once(tmp_path: Path) -> None:
-    with pytest.raises(ClaimError, match=rf"{ENTRY}: .*kind(.|\n)*{ENTRY}: .*'colour'"):
-        load_claims(written(tmp_path, ENTRY, {"kind": None, "colour": "red"}), NAMES)
-
-
-@pytest.mark.parametrize("text", ["", "claims: {}", "rule: {}\nclaims: []", "rule: [", "- a"])
+@pytest.mark.parametrize("text", ["", "claims: {}", "rule: [", "- a"])
 def test_no_registry_at_all(tmp_path: Path, text: str) -> None:
     path = tmp_path / "claims.yaml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(ClaimError, match=r"claims\.yaml"):
-        load_claims(path, NAMES)
+        load_claims(path)
 
 
 # Verdicts.
@@ -270,8 +234,7 @@ def test_verdict(low: float, high: float, expected: str) -> None:
 
 def test_verdict_without_a_number_and_with_another_margin() -> None:
     assert verdict(None, RULE) == verdict(Interval(math.nan, math.nan, math.nan, "made"), RULE) == "not measured"
-    wide = RULE.model_copy(update={"margin": 0.1})
-    assert [verdict(interval(-0.05, 0.05), one) for one in (RULE, wide)] == ["undecided", "does not hold"]
+    assert verdict(interval(-0.05, 0.05), RULE.model_copy(update={"margin": 0.1})) == "does not hold"
 
 
 # The control, where every clip shows the pictures of another clip.
@@ -350,27 +313,6 @@ def test_all_that_is_wrong_with_a_control_is_named_and_both_levels_are_needed() 
     assert str(error.value).count("\n  - ") == 3  # the one that helps holds at both levels
     at_rule, corrected = control()
     del corrected[DIFFER[0]]
+    assert control_level(CLAIMS, RULE) == pytest.approx(1 - 0.05 / 17)
     with pytest.raises(ValueError, match=rf"level 0\.99706 of \['{DIFFER[0]}'\]"):
         check_null(at_rule, corrected, CLAIMS, RULE)
-
-
-def test_the_corrected_level_stops_few_controls_in_which_no_system_differs() -> None:
-    """17 differences of 0, again and again: at 95 % one of them holds in a third of all controls."""
-    level, draw = control_level(CLAIMS, RULE), np.random.default_rng(3)
-    assert level == pytest.approx(1 - 0.05 / 17)
-    stopped = np.zeros(2)
-    for _ in range(400):
-        values = 0.02 * draw.normal(size=(17, 1))
-        rows = np.hstack([values, values + 0.02 * draw.normal(size=(17, 2000))])
-        for at, one in enumerate((RULE.level, level)):
-            found = [summarise([row], resplit=None, paired=True, level=one) for row in rows]
-            stopped[at] += any(verdict(each, RULE) == "holds" for each in found)
-    assert stopped[0] / 400 == pytest.approx(0.35, abs=0.07)
-    assert stopped[1] / 400 < 0.06
-
-
-def test_what_is_measured_has_a_digest_that_words_do_not_change() -> None:
-    first, before = next(iter(CLAIMS)), quantities(CLAIMS)
-    assert quantities(CLAIMS | {first: CLAIMS[first].model_copy(update={"sentence": "Other words."})}) == before
-    for change in ({"metric": "mauc"}, {"against": "li2017/video"}, {"kind": "count", "expected": 0.5}):
-        assert quantities(CLAIMS | {first: CLAIMS[first].model_copy(update=change)}) != before

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,19 +16,13 @@ CHAPTER = "lightweight_fusion"
 COMMANDS = ("book", "run", "sweep", "measure", "data", "features", "results", "bench")
 
 
-def test_the_help_shows_each_command_with_an_example(capsys: pytest.CaptureFixture[str]) -> None:
-    for command in ("", *COMMANDS):
-        with pytest.raises(SystemExit) as ended:
-            cli.main([command, "--help"] if command else ["--help"])
-        text = capsys.readouterr().out
-        assert ended.value.code == 0
-        if not command:
-            assert all(f"\n    {name} " in text for name in COMMANDS)
-            continue
-        assert f"Example:\n  avrepro {command}" in text
-        words = text.split("Example:\n  avrepro ")[1].splitlines()[0].split()
-        function = cli._parser().parse_args(words).command  # the example is one that parses
-        assert function.__name__ == command or function.__module__ == f"avrepro.cli_{command}"
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_help_shows_an_example_that_can_be_typed(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        cli.main([command, "--help"])
+    words = capsys.readouterr().out.split("Example:\n  avrepro ")[1].splitlines()[0].split()
+    function = cli._parser().parse_args(words).command
+    assert words[0] == command and (function.__name__ == command or function.__module__ == f"avrepro.cli_{command}")
 
 
 RUN, SWEEP = ["run", CHAPTER], ["sweep", CHAPTER, "--grid"]
@@ -39,22 +32,15 @@ RUN, SWEEP = ["run", CHAPTER], ["sweep", CHAPTER, "--grid"]
     ("words", "expected"),
     [
         ([*RUN, "-p", "sed=3"], "unknown name 'sed'; did you mean 'seed'?"),
-        ([*RUN, "-p", "seed=three"], "seed = 'three'"),
         ([*RUN, "-p", "seed"], "-p takes name=value, found 'seed'"),
         ([*RUN, "-p", "corpus=folder", "-p", "clips=a"], "labels=FILE.csv"),
         (["run", "lightweight"], "did you mean 'lightweight_fusion'?"),
         ([*SWEEP, "seed=0,1,-2"], "seed = -2"),
-        ([*SWEEP, "seeds=0,1"], "did you mean 'seed'?"),
         ([*SWEEP, "seed"], "--grid takes name=value,value, found 'seed'"),
-        ([*SWEEP, "seed=0", "-p", "profile=tiny"], "profile = 'tiny'"),
         ([*SWEEP, "seed=0", "-p", "seed=1"], "seed: given by -p and by --grid"),
         ([*SWEEP, "seed=0", "--jobs", "0"], "--jobs: expected a whole number of at least 1, found '0'"),
         (SWEEP[:2], "a sweep needs values to go through"),
-        (["sweep", "heavyweight", "--grid", "seed=0"], "unknown chapter 'heavyweight'"),
-        (["measure", "--jobs", "0"], "--jobs: expected a whole number of at least 1, found '0'"),
-        (["features", CHAPTER, "-p", "sed=3"], "did you mean 'seed'?"),
         (["features", "side_by_side"], "side_by_side trains no systems"),
-        (["bench", "--repeat", "0"], "--repeat: expected a whole number of at least 1, found '0'"),
     ],
 )
 def test_a_wrong_word_ends_with_status_2(words: list[str], expected: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -71,37 +57,30 @@ def test_a_place_that_cannot_be_written_is_refused_before_anything_runs(
     kept, file = tmp_path / "kept.ipynb", tmp_path / "file"
     kept.touch(mode=0o444)
     file.touch()
-    (tmp_path / "folder.ipynb").mkdir()
     (tmp_path / "x.scores.csv").mkdir()
     for output, expected in (
-        (tmp_path, "(X.ipynb), outside of"),
         (tmp_path / "x.csv", "(X.ipynb), outside of"),
         (runs.notebook_of(CHAPTER), "outside of"),
-        (tmp_path / "folder.ipynb", "is a folder"),
         (tmp_path / "x.ipynb", "x.scores.csv is a folder"),
         (kept, "is read-only"),
         (file / "x.ipynb", "cannot be written to: "),
-        (Path("/proc/x.ipynb"), "/proc cannot be written to: "),
     ):
-        with pytest.raises(SystemExit) as ended:
+        with pytest.raises(SystemExit, match="2"):
             cli.main([*RUN, "--output", str(output)])
         error = capsys.readouterr().err
-        assert ended.value.code == 2 and expected in error, output
         assert error.startswith(f"avrepro: --output {output}: expected the name of a notebook to write")
+        assert expected in error
 
 
-@pytest.mark.parametrize("words", [[*RUN, "-p", "sed=3"], [*SWEEP, "seed=-1"], ["features", CHAPTER, "-p", "seed=x"]])
+@pytest.mark.parametrize("words", [[*RUN, "-p", "sed=3"], ["features", CHAPTER, "-p", "seed=x"]])
 def test_a_wrong_parameter_ends_at_once(words: list[str]) -> None:
-    """The command in a fresh process, in processor time; what it imported is on stderr."""
-    before = os.times()
+    """The command in a fresh process; what it imported is on stderr."""
     command = [sys.executable, "-X", "importtime", "-m", "avrepro", *words]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    after = os.times()
     assert done.returncode == 2 and "avrepro: parameters of lightweight_fusion:" in done.stderr
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "pydantic" in imported
     assert not imported & {"torch", "timm", "pandas", "numpy", "papermill", "jupyter_client", "av", "sklearn"}
-    assert after.children_user + after.children_system - before.children_user - before.children_system < 1.5
 
 
 def test_an_error_ends_with_status_1(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

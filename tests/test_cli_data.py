@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import shutil
 from pathlib import Path
@@ -12,8 +11,6 @@ import yaml
 
 from avrepro import manifests
 from avrepro.cli import main
-from avrepro.cli_data import add_data_command
-from avrepro.manifests import sources
 
 
 def run(*words: str) -> int:
@@ -56,9 +53,7 @@ def three_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return mirror
 
 
-def test_list_has_a_row_a_source(
-    three_sources: Path, home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_list_has_a_row_a_source(three_sources: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def at_hand() -> dict[str, str]:
         assert run("list") == 0
         return {line.split()[0]: line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]}
@@ -67,16 +62,6 @@ def test_list_has_a_row_a_source(
     shutil.copytree(three_sources, home / "downloads")
     shutil.rmtree(three_sources / "whole")
     assert at_hand()["whole"] == "cache"
-    monkeypatch.undo()  # the project's own sources
-    monkeypatch.setenv("AVREPRO_HOME", str(home))
-    monkeypatch.delenv("AVREPRO_MIRROR", raising=False)
-    assert run("list") == 0
-    header, *rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[0] for row in rows] == list(sources())
-    at = {name: header.index(name) for name in ("name", "files", "size", "at hand", "checked by", "licence", "what")}
-    esc10 = next(row for row in rows if row.startswith("esc10"))
-    for name, cell in (("files", "400 "), ("at hand", "no "), ("checked by", "SHA-256 "), ("licence", "CC BY 3.0")):
-        assert esc10[at[name] :].startswith(cell)
 
 
 def test_verify(three_sources: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -91,10 +76,7 @@ def test_verify(three_sources: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert run("verify") == 0  # what was never fetched is no failure
     (three_sources / "whole" / "0.bin").write_bytes(b"WHOLE0")
     assert run("verify") == 1
-    out = capsys.readouterr().out
-    for body in (b"whole0", b"WHOLE0"):
-        assert hashlib.sha256(body).hexdigest() in out
-    assert f"  corrupt: {three_sources / 'whole' / '0.bin'}: expected SHA-256" in out
+    assert f"  corrupt: {three_sources / 'whole' / '0.bin'}: expected SHA-256" in capsys.readouterr().out
     assert run("verify", "nope") == 1
     assert "avrepro: there is no source 'nope', only none, part, whole" in capsys.readouterr().err
 
@@ -112,15 +94,6 @@ def test_fetch_says_where_on_what_terms_and_whom_to_cite(
     assert "avrepro: part/1.bin has no public address. Ask the author." in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [[], ["list"], ["fetch"], ["verify"], ["clips"], ["load"]])
-def test_help_has_an_example_that_parses(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(*words, "--help") == 0
-    example = capsys.readouterr().out.split("Example:\n")[1].split()
-    parser = argparse.ArgumentParser()
-    add_data_command(parser.add_subparsers(required=True))
-    assert example[0] == "avrepro" and callable(parser.parse_args(example[1:]).command)
-
-
 def test_the_clips_of_a_list_from_a_folder(mirror: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Five of the real clips are in AudioSet's evaluation list, none in the testing list of DCASE 2017 Task 4."""
     real = mirror / "real_clips"
@@ -132,8 +105,7 @@ def test_the_clips_of_a_list_from_a_folder(mirror: Path, home: Path, capsys: pyt
         assert run("clips", "dcase2017", "--split", "testing", "--limit", "20", "--media", str(real)) == 0
         assert capsys.readouterr().out.startswith("     20 not fetched\n     20 clips; the row of each is in")
     assert run("clips", "audioset", "--split", "testing") == 1
-    lists = "audioset has the lists balanced, unbalanced, evaluation, and none called 'testing'"
-    assert lists in capsys.readouterr().err
+    assert "AudioSet has no list 'testing', only balanced, unbalanced, evaluation" in capsys.readouterr().err
 
 
 def test_load_says_what_is_there_and_what_is_missing(

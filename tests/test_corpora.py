@@ -1,14 +1,10 @@
-"""What all corpora share: recipes and digests, identity by modality, folds by source, rendering processes."""
+"""What all corpora share: recipes and digests, identity by modality, folds by source."""
 
 from __future__ import annotations
 
-import os
-import signal
 import subprocess
 import sys
-import time
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -47,12 +43,12 @@ def test_importing_corpora_loads_nothing_heavy() -> None:
         ("demo", {"profile": "paper"}, "ci, demo"),
         ("demo", {"asynchrony": 1.5}, "found 1.5"),
         ("demo", {"seed": -1}, "found -1"),
-        ("demo", {"clips": "x"}, "give yours to corpus 'folder'"),
+        ("demo", {"clips": "x"}, "takes no clips; these do: folder, paired"),
         ("demo-null", {"asynchrony": 0.5, "gap": 2.0}, "asynchrony or gap, not both"),
-        ("paired", {"gap": "never"}, "gap is a dial of the demo world; corpus 'paired'"),
+        ("paired", {"gap": "never"}, "corpus 'paired' takes no gap; these do: demo, demo-null"),
         ("paired", {"seed": -1}, "found -1"),
-        ("esc10", {"labels": "x"}, "leave labels out"),
-        ("dcase2017", {"strict": True}, "strict belongs to corpus 'paired'"),
+        ("esc10", {"labels": "x"}, "takes no labels"),
+        ("dcase2017", {"strict": True}, "takes no strict; these do: paired"),
     ],
 )
 def test_what_a_corpus_does_not_take(call, name: str, choices: dict, message: str) -> None:
@@ -80,8 +76,6 @@ def test_recipes_of_demo_worlds_follow_their_choices_and_nothing_else(
     assert len({one.key for one in recipes}) == len(recipes)
     assert {one.name for one in recipes} == {"corpus/demo", "corpus/demo-null"} and not list(tmp_path.iterdir())
     assert recipe("demo").key == recipe("demo", seed=2017, asynchrony=0.5).key  # the description's own
-    assert recipe("demo", gap=2).key == recipe("demo", gap=2.0).key
-    assert len(recipe("demo").settings["classes"]) == 17
 
 
 def test_identity_by_modality() -> None:
@@ -93,7 +87,6 @@ def test_identity_by_modality() -> None:
     corpus = Corpus("demo-null", (), (), (), "digest", sound_digest="of sound")
     assert corpus.identity(("audio",)) == corpus.identity(["audio"]) == "of sound"
     assert corpus.identity(("audio", "video")) == corpus.identity(("video",)) == "digest"
-    assert replace(corpus, sound_digest="").identity(("audio",)) == "digest"
 
 
 def test_recipes_of_files_have_no_data() -> None:
@@ -142,7 +135,6 @@ def test_a_digest_covers_classes_labels_splits_and_content(make, tmp_path: Path)
         "plain": (("Banana", "Cow"), False, "test", 0),
         "again": (("Banana", "Cow"), False, "test", 0),
         "renamed": (("Whistle", "Cow"), False, "test", 0),  # another name of a class, in another place of their order
-        "renamed in place": (("Band", "Cow"), False, "test", 0),
         "swapped": (("Banana", "Cow"), True, "test", 0),
         "split": (("Banana", "Cow"), False, "validation", 0),
         "content": (("Banana", "Cow"), False, "test", 5),
@@ -161,15 +153,11 @@ def made_clips(sources: list[tuple[str, ...]], labels: list[str] | None = None) 
 
 
 def slow_training_rows(clips: list[Clip], fold_of: np.ndarray, fold: int) -> list[int]:
-    return [
-        row
-        for row in range(len(clips))
-        if fold_of[row] != fold
-        and not any(
-            fold_of[other] == fold and set(clips[row].sources) & set(clips[other].sources)
-            for other in range(len(clips))
-        )
-    ]
+    def shared(row: int) -> bool:
+        inside = [other for other in range(len(clips)) if fold_of[other] == fold]
+        return any(set(clips[row].sources) & set(clips[other].sources) for other in inside)
+
+    return [row for row in range(len(clips)) if fold_of[row] != fold and not shared(row)]
 
 
 def test_clips_of_a_small_group_share_a_fold() -> None:
@@ -204,62 +192,8 @@ def test_a_large_group_is_dealt_so_that_much_is_left_to_train_on() -> None:
         assert len({fold_of[row] for row, clip in enumerate(clips) if clip.sources == (f"big {k}",)}) == 1
 
 
-def test_neighbours_share_a_fold_where_all_are_joined() -> None:
-    """A ring in which each clip shares a source with the next one: cut into few arcs, of which only ends are lost."""
-    clips = made_clips([(f"{k}", f"{(k + 1) % 100}") for k in range(100)])
-    for seed in range(3):
-        fold_of = folds_by_source(clips, 4, seed)
-        assert np.bincount(fold_of).max() <= 25
-        for fold in range(4):
-            left = training_rows(clips, fold_of, fold)
-            assert left.tolist() == slow_training_rows(clips, fold_of, fold) and len(left) >= 72
-
-
 def test_labels_are_shared_out_where_sources_allow() -> None:
     labels = ["common"] * 60 + ["rare"] * 10 + ["rarer"] * 5
     fold_of = folds_by_source(made_clips([()] * 75, labels), 5, seed=3)
     for label, count in Counter(labels).items():
         assert {sum(fold_of[k] == fold and labels[k] == label for k in range(75)) for fold in range(5)} == {count // 5}
-
-
-# --- rendering processes
-
-KILLED = """
-import sys, time
-from pathlib import Path
-from avrepro.corpora.rendered import render_clips
-
-class Plan:
-    def __init__(self, clip): self.clip = clip
-
-def render(plan):
-    (Path(sys.argv[1]) / plan.clip).write_text(str(__import__("os").getpid()))
-    time.sleep(60)
-
-if __name__ == "__main__":
-    render_clips(Path(sys.argv[1]), [Plan(f"{k}.pid") for k in range(4)], set(), render, 2, "made")
-"""
-
-
-def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
-    (tmp_path / "made.py").write_text(KILLED)
-    parent = subprocess.Popen([sys.executable, str(tmp_path / "made.py"), str(tmp_path)], stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 60
-    while len(started := [path for path in tmp_path.glob("*.pid") if path.read_text()]) < 2:
-        assert parent.poll() is None and time.monotonic() < deadline
-        time.sleep(0.05)
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    pids = [int(path.read_text()) for path in started]
-    while any(running(pid) for pid in pids):
-        assert time.monotonic() < deadline, "a process outlived its parent"
-        time.sleep(0.05)
-
-
-def running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{pid}/stat")
-    return not state.is_file() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"

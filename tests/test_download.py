@@ -1,25 +1,26 @@
-"""Clips of a list, fetched by the real yt-dlp from a real server on the loopback; runs that are killed or disturbed."""
+"""Clips of a list: fetched by the real yt-dlp from a server on the loopback, or found in a folder; their corpus."""
 
 from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
-import sys
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import video_server
-from video_server import CLICKS, FPS, QUICK, RATE, Server, clip, numbers
+from filelock import FileLock
+from video_server import CLICKS, FPS, LENGTH, QUICK, RATE, Server, clicking, clip, numbered, numbers
 
 from avrepro.corpora.base import CorpusError, ListedClip
-from avrepro.corpora.download import collect, statuses
-from avrepro.corpora.youtube import RateLimiter
-from avrepro.media import read_audio, read_frames, stream_digest
+from avrepro.corpora.download import collect, corpus_of, statuses
+from avrepro.corpora.youtube import RateLimiter, status_of, watch_address
+from avrepro.encode import write_clip
+from avrepro.media import read_audio, read_frames
 
 server, videos = video_server.server, video_server.videos
 
@@ -45,10 +46,8 @@ def test_what_becomes_of_each_clip_is_a_row(server: Server, tmp_path: Path) -> N
         "torn": "error",
     }
     row = table.set_index("id")
-    assert "404" in row.loc[listed[2].id, "reason"]
-    assert "403" in row.loc[listed[3].id, "reason"]
-    assert "8.0 s" in row.loc[listed[6].id, "reason"]
-    assert "truncated" in row.loc[listed[7].id, "reason"]
+    for number, words in ((2, "404"), (3, "403"), (6, "8.0 s"), (7, "truncated")):
+        assert words in row.loc[listed[number].id, "reason"]
     left = sorted(path.name for path in (tmp_path / "clips").iterdir() if path.name != ".lock")
     assert left == ["-good_2.000_5.000.mp4", "good_20.000_23.000.mp4", "status.jsonl"]  # no whole video stays
     for name, start in (("good_20.000_23.000", 20.0), ("-good_2.000_5.000", 2.0)):
@@ -87,29 +86,16 @@ def test_a_rerun_does_what_is_not_final(server: Server, tmp_path: Path) -> None:
     assert "good" in server.asked
 
 
-@pytest.mark.parametrize("first", [[], [200]], ids=["page", "download"])
-def test_a_rate_limit_pauses_everybody_and_fails_no_clip(
-    server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str], first: list[int]
-) -> None:
-    server.answers = {"good": [*first, 429, 429, 429]}
-    limiter = RateLimiter(first=0.1, longest=0.25, retries=6)
+def test_a_rate_limit_pauses_and_is_an_error_in_the_end(server: Server, tmp_path: Path) -> None:
+    server.answers = {"good": [200, 429, 429, 429], "short": [429] * 99}
+    limiter = RateLimiter(first=0.1, longest=0.25, retries=3)
     began = time.monotonic()
-    table = collect([clip("good")], tmp_path, address=server.address, limiter=limiter)
-    assert list(table["status"]) == ["ok"]
+    assert list(collect([clip("good")], tmp_path, address=server.address, limiter=limiter)["status"]) == ["ok"]
     assert limiter.pauses == [0.1, 0.2, 0.25]  # twice as long each time, up to the cap
     assert time.monotonic() - began >= sum(limiter.pauses)
-    assert server.asked.count("good") >= 4 + len(first)
-    assert "limits the rate" in capsys.readouterr().err
-
-
-def test_a_rate_limit_that_stays_is_an_error_in_the_end(server: Server, tmp_path: Path) -> None:
-    server.answers = {"good": [429] * 99}
-    limiter = RateLimiter(first=0.01, longest=0.02, retries=3)
-    table = collect([clip("good")], tmp_path, address=server.address, limiter=limiter)
-    assert list(table["status"]) == ["error"]
-    assert "rate-limited" in table["reason"][0] and "429" in table["reason"][0]
-    assert len(limiter.pauses) == 4
-    assert server.asked == ["good"] * 4
+    table = collect([clip("short")], tmp_path, address=server.address, limiter=limiter)
+    assert list(table["status"]) == ["error"] and "rate-limited" in table["reason"][0]
+    assert server.asked.count("short") == 4
 
 
 def test_a_full_disk_ends_the_run_and_a_bad_clip_does_not(server: Server, tmp_path: Path) -> None:
@@ -134,77 +120,183 @@ def test_a_full_disk_ends_the_run_and_a_bad_clip_does_not(server: Server, tmp_pa
     assert table["reason"][0] == "ValueError: no such thing"
 
 
-SCRIPT = """
-import sys
-from pathlib import Path
-sys.path.insert(0, sys.argv[3])
-from test_download import QUICK, clip, many
-from avrepro.corpora.download import collect
-from avrepro.corpora.youtube import RateLimiter
-place = lambda one: f"http://127.0.0.1:{sys.argv[1]}/{one.video}/watch"
-collect(many(), Path(sys.argv[2]), address=place, jobs=2, limiter=RateLimiter(**QUICK))
-"""
+def test_a_killed_run_goes_on_where_it_stopped(server: Server, tmp_path: Path) -> None:
+    listed = [clip(("good", "good", "gone", "silent")[index % 4], index, index + 2.0) for index in range(8)]
+    fetch = lambda folder: collect(listed, folder, address=server.address, limiter=RateLimiter(**QUICK))  # noqa: E731
+    whole = fetch(tmp_path / "whole").drop(columns=["time"])
+    assert set(whole["status"]) == {"ok", "unavailable", "no sound track"}
 
-
-def many() -> list[ListedClip]:
-    return [clip(("good", "good", "gone", "silent")[index % 4], index, index + 2.0) for index in range(20)]
-
-
-def findings(folder: Path) -> pd.DataFrame:
-    return statuses(many(), folder).drop(columns=["time"])
-
-
-def test_killed_and_resumed_is_like_never_killed(server: Server, tmp_path: Path) -> None:
-    server.delay = 0.02
-    arguments = [str(server.http.server_port), str(tmp_path / "killed"), str(Path(__file__).parent)]
-    status = tmp_path / "killed" / "status.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", SCRIPT, *arguments], stderr=subprocess.DEVNULL)
-    try:
-        deadline = time.monotonic() + 120
-        while not (status.is_file() and status.read_bytes().count(b"\n") >= 6):
-            assert process.poll() is None and time.monotonic() < deadline, "the run ended before it could be killed"
-            time.sleep(0.005)
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    done = status.read_bytes().count(b"\n")
-    assert 6 <= done < 20
-    with status.open("ab") as file:  # a kill in the middle of a row
-        file.write(b'{"id": "good_0.000_2.000", "spl')
-    (tmp_path / "killed" / ".source-old").mkdir(exist_ok=True)
-    assert (findings(tmp_path / "killed")["status"] == "not fetched").sum() == 20 - done
-
+    killed = tmp_path / "killed"
+    fetch(killed)
+    rows = (killed / "status.jsonl").read_text().splitlines(keepends=True)
+    (killed / "status.jsonl").write_text("".join(rows[:5]) + rows[5][:30])  # in the middle of a row
+    (killed / ".source-old").mkdir()
+    assert (statuses(listed, killed)["status"] == "not fetched").sum() == 3
     server.asked.clear()
-    settled = {one.id for one in many()} - set(findings(tmp_path / "killed").query("status == 'not fetched'")["id"])
-    subprocess.run([sys.executable, "-c", SCRIPT, *arguments], check=True, capture_output=True)
-    assert len(status.read_text().splitlines()) == 20  # each clip once: what was settled was not done again
-    assert len(settled) == done
-    collect(many(), tmp_path / "whole", address=server.address, jobs=2, limiter=RateLimiter(**QUICK))
-    pd.testing.assert_frame_equal(findings(tmp_path / "killed"), findings(tmp_path / "whole"))
-    assert set(findings(tmp_path / "whole")["status"]) == {"ok", "unavailable", "no sound track"}
-    names = sorted(path.name for path in (tmp_path / "whole").iterdir())
-    assert sorted(path.name for path in (tmp_path / "killed").iterdir()) == names
-    for path in (tmp_path / "whole").glob("*.mp4"):
-        for kind in ("audio", "video"):
-            assert stream_digest(path, kind) == stream_digest(tmp_path / "killed" / path.name, kind)
+    pd.testing.assert_frame_equal(fetch(killed).drop(columns=["time"]), whole)
+    assert len((killed / "status.jsonl").read_text().splitlines()) == 8 and not (killed / ".source-old").exists()
 
 
-def test_two_runs_at_once(server: Server, tmp_path: Path) -> None:
-    server.delay = 0.05
-    command = [sys.executable, "-c", SCRIPT, str(server.http.server_port), str(tmp_path), str(Path(__file__).parent)]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        while not (tmp_path / "status.jsonl").is_file():
-            assert process.poll() is None
-            time.sleep(0.01)
-        with pytest.raises(CorpusError, match="another run"):
-            collect(many(), tmp_path, address=server.address)
-    finally:
-        process.wait(120)
-    assert len((tmp_path / "status.jsonl").read_text().splitlines()) == 20
-
-
-def test_a_spoilt_row_is_named(tmp_path: Path) -> None:
+def test_folders_that_cannot_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("avrepro.corpora.download.find_spec", lambda name: None)
+    with pytest.raises(CorpusError, match="yt-dlp is not installed"):
+        collect([clip("good")], tmp_path)
+    with FileLock(tmp_path / ".lock"), pytest.raises(CorpusError, match="another run"):
+        collect([clip("good")], tmp_path)
+    with pytest.raises(CorpusError, match="not a folder"):
+        collect([clip("good")], tmp_path, media=tmp_path / "nowhere")
     (tmp_path / "status.jsonl").write_text('{"id": 1\n{"id": "a"}\n')
     with pytest.raises(CorpusError, match=r"status\.jsonl, line 1"):
         statuses([clip("good")], tmp_path)
+
+
+# --- what yt-dlp is asked, how its messages are understood, and when the next request may come
+
+
+def test_requests_under_way_when_the_limit_comes_pause_once() -> None:
+    limiter = RateLimiter(first=0.05, longest=10, retries=1)
+    asked = [limiter.wait() for _ in range(4)]  # four workers
+    for moment in asked:
+        limiter.limited(moment)
+    assert limiter.pauses == [0.05]
+    again = limiter.wait()
+    limiter.limited(again)
+    assert limiter.pauses == [0.05, 0.1]
+    limiter.passed(asked[0])  # an answer from before the limit says nothing
+    limiter.limited(limiter.wait())
+    limiter.passed(limiter.wait())
+    limiter.limited(limiter.wait())
+    assert limiter.pauses == [0.05, 0.1, 0.2, 0.05]
+
+
+def test_cookies_go_to_the_server_and_their_file_stays_as_it_is(server: Server, tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    text = "# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tsecret\n"
+    cookies.write_text(text)
+    folder = tmp_path / "clips"
+    table = collect([clip("good")], folder, address=server.address, cookies=cookies, limiter=RateLimiter(**QUICK))
+    assert list(table["status"]) == ["ok"]
+    assert server.cookies == {"session=secret"}
+    assert cookies.read_text() == text
+
+
+MESSAGES = {  # yt-dlp's error texts, as its users report them
+    "private": [
+        "[youtube] x: Private video. Sign in if you've been granted access to this video",
+        "[youtube] x: Video unavailable. This video is private",
+    ],
+    "unavailable": [
+        "[youtube] x: Video unavailable",
+        "[youtube] x: This video has been removed for violating YouTube's Terms of Service",
+        "[youtube] x: This video is no longer available because the uploader has closed their YouTube account.",
+        "[youtube] x: Sign in to confirm your age. This video may be inappropriate for some users.",
+        "[youtube] x: The uploader has not made this video available in your country.",
+        "[youtube] x: Join this channel to get access to members-only content like this video, and other perks.",
+        "[youtube] x: This live stream recording is not available.",
+        "[generic] Unable to download webpage: HTTP Error 404: Not Found (caused by <HTTPError 404: Not Found>)",
+    ],
+    "limited": [
+        "[youtube] x: Video unavailable. The current session has been rate-limited by YouTube for up to an hour.",
+        "[youtube] x: Sign in to confirm you\u2019re not a bot. Use --cookies-from-browser",
+        "[youtube] Unable to download webpage: HTTP Error 429: Too Many Requests (caused by <HTTPError 429>)",
+        "[youtube] x: Video unavailable. YouTube is requiring a captcha challenge before playback",
+    ],
+    "error": [
+        "unable to download video data: HTTP Error 403: Forbidden",
+        "[youtube] x: Requested format is not available. Use --list-formats for a list of available formats",
+        "Unable to download webpage: <urlopen error [Errno 110] Connection timed out>",
+    ],
+}
+
+
+@pytest.mark.parametrize(("status", "text"), [(status, text) for status in MESSAGES for text in MESSAGES[status]])
+def test_what_messages_of_yt_dlp_mean(status: str, text: str) -> None:
+    assert status_of(f"ERROR: {text}") == status
+
+
+def test_addresses_are_safe() -> None:
+    from yt_dlp.extractor.youtube import YoutubeIE
+
+    assert watch_address(clip("-5QrBL6MzLg")) == "https://www.youtube.com/watch?v=-5QrBL6MzLg"
+    assert YoutubeIE.extract_id(watch_address(clip("-5QrBL6MzLg"))) == "-5QrBL6MzLg"
+
+
+# --- clips that are there already, and the corpus of what is there
+
+
+@pytest.fixture
+def on_disk(videos: Path, tmp_path: Path) -> Callable[[str, str], None]:
+    """A clip, or a copy of a video, under a name in a folder of clips that are there already."""
+
+    def make(name: str, source: str) -> None:
+        path = tmp_path / "clips there" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_clip(path.with_suffix(".mp4"), numbered(3), FPS, clicking(LENGTH)[: 3 * RATE], RATE)
+        path.with_suffix(".mp4").rename(path)
+        if source:
+            path.write_bytes((videos / source).read_bytes())
+
+    return make
+
+
+def test_clips_that_are_there_already(on_disk: Callable[[str, str], None], tmp_path: Path) -> None:
+    files = {  # video -> its name in the folder, its content (default: a good clip), its status
+        "-aaaaaaaaaa": ("-aaaaaaaaaa_20.000_23.000.mp4", "", "ok"),
+        "bbbbbbbbbbb": ("Ybbbbbbbbbbb_20.000.mp4", "", "ok"),
+        "ccccccccccc": ("train/Yccccccccccc_20.000_23.000.MKV", "", "ok"),
+        "ddddddddddd": ("ddddddddddd.mp4", "", "ok"),
+        "eeeeeeeeeee": ("eeeeeeeeeee.mp4", "", "not fetched"),  # which of its two clips it is, nothing says
+        "fffffffffff": ("fffffffffff_20.000_23.000.mp4", "silent.mp4", "no sound track"),
+        "ggggggggggg": ("ggggggggggg.mp4", "good.mp4", "error"),  # the whole video
+        "hhhhhhhhhhh": ("hhhhhhhhhhh_20.000_23.000.mp4", "torn.mp4", "error"),
+        "kkkkkkkkkkk": ("kkkkkkkkkkk.txt", "", "not fetched"),
+    }
+    for name, source, _ in files.values():
+        on_disk(name, source)
+    listed = [*map(clip, files), clip("eeeeeeeeeee", 0.0, 3.0)]
+    before = {path: path.read_bytes() for path in (tmp_path / "clips there").rglob("*.*")}
+    table = collect(listed, tmp_path / "status", media=tmp_path / "clips there").set_index("id")
+    assert list(table["status"])[:-1] == [status for _, _, status in files.values()]
+    assert "whole video" in table.loc["ggggggggggg_20.000_23.000", "reason"]
+    assert {path: path.read_bytes() for path in before} == before
+    for video in list(files)[:4]:
+        assert table.loc[f"{video}_20.000_23.000", "file"] == str(tmp_path / "clips there" / files[video][0])
+
+
+def test_a_bad_file_that_is_there_does_not_stop_the_download(
+    on_disk: Callable[[str, str], None], server: Server, tmp_path: Path
+) -> None:
+    on_disk("good_20.000_23.000.mp4", "silent.mp4")
+    table = collect([clip("good")], tmp_path / "clips", media=tmp_path / "clips there")
+    assert list(table["status"]) == ["no sound track"]
+    table = collect([clip("good")], tmp_path / "clips", address=server.address, limiter=RateLimiter(**QUICK))
+    assert list(table["status"]) == ["ok"]
+
+
+CLASSES = ("Car", "Train")
+
+
+def test_the_corpus_of_what_is_there(server: Server, tmp_path: Path) -> None:
+    listed = [
+        clip("good", 20.0, 23.0, "Train"),
+        clip("good", 2.0, 5.0, "Car", "Train", split="train"),
+        clip("gone", 0.0, 3.0, "Car"),
+    ]
+    never = clip("other", 0.0, 3.0, "Car")
+    collect(listed, tmp_path, address=server.address, limiter=RateLimiter(**QUICK))
+    corpus = corpus_of("dcase2017", CLASSES, [*listed, never], tmp_path)
+    assert {one.id for one in corpus.clips} == {listed[0].id, listed[1].id}
+    np.testing.assert_array_equal(corpus.split("test").targets(), [[False, True]])
+    reasons = {one.id: one.reason for one in corpus.missing}
+    assert reasons[listed[2].id].startswith("unavailable: ") and "404" in reasons[listed[2].id]
+    assert "avrepro data clips" in reasons[never.id]
+    assert [one.sources for one in corpus.clips] == [("good",)] * 2
+
+    held_out = [replace(one, split="validation") for one in listed]
+    assert {one.split for one in corpus_of("dcase2017", CLASSES, held_out, tmp_path).clips} == {"validation"}
+    assert corpus_of("dcase2017", CLASSES, listed, tmp_path).digest == corpus.digest  # of the clips that are there
+    assert corpus_of("dcase2017", CLASSES, [never, *listed[::-1]], tmp_path).digest == corpus.digest
+    (tmp_path / f"{listed[0].id}.mp4").unlink()
+    poorer = corpus_of("dcase2017", CLASSES, [*listed, never], tmp_path)
+    assert [one.id for one in poorer.clips] == [listed[1].id]
+    assert "is gone" in {one.id: one.reason for one in poorer.missing}[listed[0].id]

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avrepro.features.edges import GradientEdges, StructuredEdges, edge_detector, orientation, smoothed, thin
+from avrepro.features.edges import GRADIENT_EDGES, edge_detector, orientation, smoothed, thin
+from avrepro.recipes import file_digest
 
 
 def test_directions_point_across_edges() -> None:
@@ -20,7 +21,7 @@ def test_directions_point_across_edges() -> None:
     radius, angle = np.hypot(x, y), np.mod(np.arctan2(y, x), np.pi)
     picture = np.repeat((255 / (1 + np.exp(radius - 40)))[..., None], 3, axis=2).astype(np.uint8)
     outline = np.exp(-((radius - 40) ** 2) / 8).astype(np.float32)
-    for (edges, directions), tolerance in ((GradientEdges()(picture), 0.1), ((outline, orientation(outline)), 0.28)):
+    for (edges, directions), tolerance in ((GRADIENT_EDGES(picture), 0.1), ((outline, orientation(outline)), 0.28)):
         ring = (np.abs(radius - 40) < 1) & (np.abs(np.mod(angle, np.pi / 2) - np.pi / 4) < 0.7)
         apart = np.abs(directions - angle)[ring]
         assert np.minimum(apart, np.pi - apart).max() < tolerance
@@ -65,18 +66,18 @@ def test_a_structured_forest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
         lines += [f"{name}:", f"   - {values}"]
     with gzip.open(path, "wt") as file:
         file.write("\n".join(lines) + "\n")
-    detector = StructuredEdges(path)
+    monkeypatch.setenv("AVREPRO_MIRROR", str(tmp_path))
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    detector = edge_detector()
+    assert detector.name == "structured edges" and detector.digest == file_digest(path)
     frame = np.zeros((96, 128, 3), dtype=np.uint8)
     frame[:, 64:] = 250
-    whole = detector.forest.detectEdges(frame.astype(np.float32) / 255)
+    whole, _ = detector.detect(frame.astype(np.float32) / 255)
     assert whole[20:-20, 84:-20].min() > 0 and whole[20:-20, 20:44].max() == 0
     edges, directions = detector(frame)
     assert edges.shape == directions.shape == (96, 128) and 0 < edges.max() <= whole.max()
+    path.write_text("no forest", encoding="utf-8")
     with pytest.raises(ValueError, match="expected a structured forest"):
-        (tmp_path / "none.yml").write_text("no forest", encoding="utf-8")
-        StructuredEdges(tmp_path / "none.yml")
-    monkeypatch.setenv("AVREPRO_MIRROR", str(tmp_path))
-    assert edge_detector().name == "structured edges" and edge_detector().digest == detector.digest
+        edge_detector()
     path.unlink()
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
     assert edge_detector().name == "image gradients"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import importlib.metadata
-import json
 import re
 import sys
 import tomllib
@@ -22,6 +21,7 @@ from avrepro.parameters import CHAPTERS
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((ROOT / "book").glob("*.ipynb"))
+EACH_NOTEBOOK = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 PINNED = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;\\]+)\s*(?:;\s*(?P<marker>[^\\]*))?")
 
 
@@ -109,59 +109,29 @@ def test_every_folder_of_modules_is_a_package() -> None:
     assert [str(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []
 
 
-def test_there_are_notebooks_to_look_at() -> None:
-    assert {path.stem for path in NOTEBOOKS} >= set(CHAPTERS)
+def test_each_chapter_has_its_notebook() -> None:
+    assert {path.stem for path in NOTEBOOKS} == set(CHAPTERS)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@EACH_NOTEBOOK
 def test_notebooks_are_committed_clean(path: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     nbformat.validate(notebook)
     for number, cell in enumerate(notebook.cells):
-        if cell.cell_type == "code":
-            assert not cell.outputs, f"cell {number} has outputs; clear them before committing"
-            assert cell.execution_count is None, f"cell {number} has an execution count"
-    assert not [cell for cell in notebook.cells if "papermill" in cell.metadata]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_long_functions_live_in_the_package(path: Path) -> None:
-    for number, tree in code_of(path):
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+        assert not cell.get("outputs"), f"cell {number} has outputs; clear them before committing"
+        assert cell.get("execution_count") is None, f"cell {number} has an execution count"
+        assert "papermill" not in cell.metadata
+        for node in ast.walk(ast.parse(cell.source)) if cell.cell_type == "code" else ():
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
                 lines = (node.end_lineno or node.lineno) - node.lineno + 1
                 assert lines <= 10, f"cell {number}: {node.name} has {lines} lines; put it into avrepro"
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@EACH_NOTEBOOK
 def test_a_chapter_has_one_cell_of_parameters_and_checks_it(path: Path) -> None:
-    notebook = nbformat.read(path, as_version=4)
-    trees = dict(code_of(path))
-    tagged = [number for number, cell in enumerate(notebook.cells) if "parameters" in cell.metadata.get("tags", [])]
-    checks = [number for number, tree in trees.items() if "check_notebook" in ast.dump(tree)]
-    if path.stem not in CHAPTERS and not checks:
-        assert not tagged, "parameters that nothing checks"
-        return
-    assert len(tagged) == 1, f"cells tagged as parameters: {tagged}"
-    code = sorted(trees)
-    assert checks and checks[0] == code[code.index(tagged[0]) + 1], "check_notebook belongs right after the parameters"
-    names = [target.id for node in trees[tagged[0]].body for target in node.targets]  # type: ignore[attr-defined]
-    fields = CHAPTERS[path.stem].model_fields
-    defaults = {
-        name: ast.literal_eval(node.value)  # type: ignore[attr-defined]
-        for name, node in zip(names, trees[tagged[0]].body, strict=True)
-    }
-    assert defaults == {name: field.default for name, field in fields.items()}
-
-
-def code_of(path: Path) -> list[tuple[int, ast.Module]]:
-    """The code cells of a notebook with their numbers."""
-    cells = nbformat.read(path, as_version=4).cells
-    return [(number, ast.parse(cell.source)) for number, cell in enumerate(cells) if cell.cell_type == "code"]
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_under_test_run_the_smallest_profile(path: Path) -> None:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
-    (parameters,) = (cell for cell in cells if "parameters" in cell["metadata"].get("tags", []))
-    assert parameters["metadata"]["nbmake"] == {"mock": {"profile": "ci"}}
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    (tagged,) = (number for number, cell in enumerate(cells) if "parameters" in cell.metadata.get("tags", []))
+    assert "check_notebook(" in cells[tagged + 1].source, "check_notebook belongs right after the parameters"
+    given = {node.targets[0].id: ast.literal_eval(node.value) for node in ast.parse(cells[tagged].source).body}  # type: ignore[attr-defined]
+    assert given == {name: field.default for name, field in CHAPTERS[path.stem].model_fields.items()}
+    assert cells[tagged].metadata["nbmake"] == {"mock": {"profile": "ci"}}, "under test, the smallest profile"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,7 +10,6 @@ import pytest
 import timm
 import torch
 from fayek2020_data import made_up_data
-from torch import nn
 from torchvision.models.video import r2plus1d_18
 from torchvision.models.video.resnet import Bottleneck, Conv2Plus1D, R2Plus1dStem, VideoResNet
 
@@ -27,8 +25,7 @@ from avrepro.models.fayek2020_others import (
     blended_loss,
     blending_weights,
 )
-from avrepro.systems import SYSTEMS, Data, fayek2020_others
-from avrepro.systems.fayek2020_others import PROFILES
+from avrepro.systems import SYSTEMS, Data
 from avrepro.training import Optimisation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -37,10 +34,13 @@ AUDIO = ResidualAudioConfig(classes=3, mels=16, block="basic", layers=(1, 1, 1, 
 VIDEO = VideoR2Plus1DConfig(classes=3, block="basic", layers=(1, 1), channels=(8, 16))
 FAST = Optimisation("adam", 1e-2, batch=8, epochs=8)
 TINY = {
-    "audio": AUDIO, "audio_optimisation": FAST, "video": VIDEO, "video_optimisation": FAST, "hidden": 16,
-    "measured": 3, "blend_optimisation": FAST,
-}  # fmt: skip
-NAMES = ("fayek2020/resnet_audio", "fayek2020/r2plus1d_visual", "fayek2020/gblend")
+    "audio": AUDIO,
+    "video": VIDEO,
+    "video_optimisation": FAST,
+    "hidden": 16,
+    "measured": 3,
+    "blend_optimisation": FAST,
+}
 
 
 @pytest.fixture(autouse=True)
@@ -60,18 +60,6 @@ def test_the_audio_network_is_resnet_50_of_one_channel() -> None:
         torch.testing.assert_close(model(log_mel), expected(log_mel[:, None]))
         torch.testing.assert_close(model.classify(model.features(log_mel)), model(log_mel))
     assert model.width == 2048
-
-
-def test_strided_frames_are_means() -> None:
-    model = ResidualAudio(replace(AUDIO, stride=4)).eval()
-    plain = ResidualAudio(AUDIO).eval()
-    model.mean.normal_()
-    model.deviation.uniform_(1, 3)
-    plain.load_state_dict(model.state_dict())
-    log_mel = torch.randn(2, 160, 16)
-    with torch.inference_mode():
-        means = torch.stack([log_mel[:, start : start + 4].mean(dim=1) for start in range(0, 160, 4)], dim=1)
-        torch.testing.assert_close(model(log_mel), plain(means))
 
 
 def test_the_video_network_is_torchvisions_at_its_widths() -> None:
@@ -97,19 +85,9 @@ def test_the_deepest_video_network_has_101_layers() -> None:
     assert 1 + 3 * len(model.blocks) + 1 == 101
 
 
-@pytest.mark.parametrize("name", PROFILES)
-def test_profiles_take_ten_seconds(name: str) -> None:
-    profile = PROFILES[name]
-    with torch.device("meta"):
-        model = JointAudioVisual(profile.audio, profile.video, profile.hidden)
-        frames = torch.empty(2, profile.video_frames, *profile.video_size, 3)
-        logits = model(torch.empty(2, 1000 // profile.audio_pooled, 64), frames)
-    assert {head: one.shape for head, one in logits.items()} == dict.fromkeys(("audio", "visual", "joint"), (2, 527))
-
-
 def test_frames_beyond_the_end_of_a_short_clip_count_as_the_mean() -> None:
     model = ResidualAudio(AUDIO).eval()
-    padded, log_mel = torch.randn(4, 100, 16), torch.randn(4, 100, 16) * 3 - 7
+    padded = torch.randn(4, 100, 16) * 3 - 7
     padded[:, 60:] = -torch.inf
     model.prepare(padded, torch.eye(3)[[0, 1, 2, 0]])
     torch.testing.assert_close(model.mean, padded[:, :60].mean(dim=(0, 1)))
@@ -117,71 +95,35 @@ def test_frames_beyond_the_end_of_a_short_clip_count_as_the_mean() -> None:
     with torch.inference_mode():
         filled = torch.where(padded > -torch.inf, padded, model.mean)
         torch.testing.assert_close(model.features(padded), model.features(filled))
-        assert model(torch.full_like(log_mel, -torch.inf)).isfinite().all()
+        assert model(torch.full_like(padded, -torch.inf)).isfinite().all()
 
 
-def test_colours_and_bands_are_scaled_as_in_training() -> None:
-    scale, offset = torch.rand(16) * 20 + 1, torch.randn(16) * 50
-    log_mel = torch.randn(30, 40, 16) * scale + offset
+def test_colours_are_scaled_as_in_training() -> None:
     frames = torch.randint(0, 256, (30, 4, 8, 8, 3)) // torch.tensor([1, 2, 4]) + torch.tensor([0, 10, 20])
-    labels = torch.tensor([[1, 0, 0], [1, 1, 0]] * 15)
-    model = JointAudioVisual(AUDIO, VIDEO, 8).eval()
-    model.prepare(log_mel, frames, labels)
-    torch.testing.assert_close(model.audio.mean, offset, rtol=0.05, atol=2.0)
-    torch.testing.assert_close(model.audio.deviation, scale, rtol=0.1, atol=0)
+    model = VideoR2Plus1D(VIDEO)
+    model.prepare(frames, torch.ones(30, 3))
     colours = frames.reshape(-1, 3).numpy() / 255
-    np.testing.assert_allclose(model.visual.mean, colours.mean(axis=0), rtol=1e-5)
-    np.testing.assert_allclose(model.visual.deviation, colours.std(axis=0), rtol=1e-3)
-    with torch.inference_mode():  # every head begins with how common a class is; none at all counts as 1 in 1000
-        for logits in model(log_mel[:2], frames[:2]).values():
-            torch.testing.assert_close(torch.sigmoid(logits), torch.tensor([[0.999, 0.5, 0.001]]).expand(2, 3))
+    np.testing.assert_allclose(model.mean, colours.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(model.deviation, colours.std(axis=0), rtol=1e-3)
 
 
-def test_losses_reach_their_own_trunk_and_no_other() -> None:
-    reached = {}
-    log_mel, frames, labels = torch.randn(4, 64, 16), torch.rand(4, 6, 16, 24, 3) * 255, torch.eye(3)[[0, 1, 2, 0]]
-    for head in ("audio", "visual", "joint"):
-        model = JointAudioVisual(AUDIO, VIDEO, 8)
-        weights = {one: float(one == head) for one in ("audio", "visual", "joint")}
-        blended_loss(model(log_mel, frames), labels, weights).backward()
-        parts = {
-            "trunk of audio": [*model.audio.network.layer1.parameters(), *model.audio.network.layer4.parameters()],
-            "head of audio": list(model.audio.classify.parameters()),
-            "trunk of visual": [*model.visual.stem.parameters(), *model.visual.blocks.parameters()],
-            "head of visual": list(model.visual.classify.parameters()),
-            "head of both": [*model.joint.parameters(), *model.classify.parameters()],
-        }
-        reached[head] = {
-            name
-            for name, part in parts.items()
-            if any(one.grad is not None and one.grad.abs().sum() > 0 for one in part)
-        }
-    assert reached == {
-        "audio": {"trunk of audio", "head of audio"},
-        "visual": {"trunk of visual", "head of visual"},
-        "joint": {"trunk of audio", "trunk of visual", "head of both"},
-    }
-
-
-def test_every_parameter_gets_a_gradient_of_all_heads() -> None:
+@pytest.mark.parametrize(
+    ("head", "parts"),
+    [
+        ("audio", {"audio.network.layer4", "audio.network.fc"}),
+        ("visual", {"visual.blocks", "visual.classify"}),
+        ("joint", {"audio.network.layer4", "visual.blocks", "joint", "classify"}),
+    ],
+)
+def test_the_loss_of_a_head_reaches_its_own_trunk_and_no_other(head: str, parts: set[str]) -> None:
     model = JointAudioVisual(AUDIO, VIDEO, 8)
-    for layer in model.modules():
-        if isinstance(layer, nn.BatchNorm2d):
-            nn.init.ones_(layer.weight)  # timm's residual branches begin at 0, and nothing passes through
     logits = model(torch.randn(4, 64, 16), torch.rand(4, 6, 16, 24, 3) * 255)
-    blended_loss(logits, torch.eye(3)[[0, 1, 2, 0]], dict.fromkeys(logits, 1 / 3)).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
-
-
-def test_a_head_alone_gives_what_it_gives_among_others() -> None:
-    model = JointAudioVisual(AUDIO, VIDEO, 8).eval()
-    inputs = torch.randn(2, 64, 16), torch.rand(2, 6, 16, 24, 3) * 255
-    with torch.inference_mode():
-        for head, logits in model(*inputs).items():
-            alone = model(*inputs, (head,))
-            assert alone.keys() == {head}
-            torch.testing.assert_close(alone[head], logits)
+    weights = {one: float(one == head) for one in logits}
+    blended_loss(logits, torch.eye(3)[[0, 1, 2, 0]], weights).backward()
+    every = {"audio.network.layer4", "audio.network.fc", "visual.blocks", "visual.classify", "joint", "classify"}
+    gradients = {name: [one.grad for one in model.get_submodule(name).parameters()] for name in every}
+    reached = {name for name, own in gradients.items() if any(one is not None and one.any() for one in own)}
+    assert reached == parts
 
 
 # --- gradient blending ------------------------------------------------------------------------------------
@@ -214,10 +156,6 @@ def test_blending_weights_where_the_formula_leaves_them_open() -> None:
     assert found == pytest.approx({"audio": 0.2 / 1.2, "visual": 0.5 / 1.2, "joint": 0.5 / 1.2})
     # nothing is learnt anywhere
     assert weights(audio=(0.8, 1.0), visual=(0.5, 1.5), joint=(1, 1)) == pytest.approx(dict.fromkeys(start, 1 / 3))
-    with pytest.raises(ValueError, match="same heads"):
-        weights(audio=(0.8, 0.8))
-    with pytest.raises(ValueError, match="visual: expected finite"):
-        weights(audio=(0.8, 0.8), visual=(0.5, float("nan")), joint=(1, 1))
 
 
 # --- what they learn --------------------------------------------------------------------------------------
@@ -249,13 +187,9 @@ def sight(leftwards: bool, rng: np.random.Generator) -> np.ndarray:
 @pytest.fixture(scope="module")
 def toy() -> Data:
     """160 clips whose sound tells the first label, whose frames' order the second; the third is of none."""
-    return toy_of(160)
-
-
-def toy_of(count: int, **options: object) -> Data:
-    condition, rng = Condition("made-up", "ci", options=tuple((TINY | options).items())), np.random.default_rng(5)
-    labels = rng.random((count, 3)) < [0.5, 0.5, 0]
-    splits = [("train", "train", "train", "validation", "test")[number % 5] for number in range(count)]
+    condition, rng = Condition("made-up", "ci", options=tuple(TINY.items())), np.random.default_rng(5)
+    labels = rng.random((160, 3)) < [0.5, 0.5, 0]
+    splits = [("train", "train", "train", "validation", "test")[number % 5] for number in range(160)]
     features = SYSTEMS["fayek2020/gblend"].features(condition)
     arrays = [
         (features["audio"], [sound(bool(one[0]), rng) for one in labels], None),
@@ -267,17 +201,6 @@ def toy_of(count: int, **options: object) -> Data:
 def areas(data: Data, scores: np.ndarray) -> np.ndarray:
     """Area under the ROC curve among test clips, of the first two classes; a half is chance."""
     return roc_auc(data.targets[data.rows("test")], scores[data.rows("test")])[:2]
-
-
-def test_sounds_are_learnt(toy: Data, tmp_path: Path) -> None:
-    system = SYSTEMS["fayek2020/resnet_audio"]
-    trained = system.fit(toy, {}, 0, tmp_path / "x.partial")
-    scores = system.scores(trained, toy, {})
-    assert scores.shape == (160, 3) and scores.dtype == np.float32 and trained.seconds > 0
-    assert trained.parameters == sum(one.numel() for one in ResidualAudio(AUDIO).parameters())
-    low, leftwards = areas(toy, scores)
-    assert low > 0.9 and leftwards < 0.75  # the second cannot be told from sound
-    assert scores[:, 2].max() < 0.1
 
 
 def test_the_way_that_something_moves_is_learnt(toy: Data, tmp_path: Path) -> None:
@@ -314,31 +237,3 @@ def test_blending_learns_of_both(toy: Data, tmp_path: Path) -> None:
     np.testing.assert_allclose(torch.sigmoid(logits["joint"]), scores, atol=1e-5)
     low, leftwards = areas(toy, logits["audio"].numpy())
     assert low > 0.9 and leftwards < 0.75
-    assert not [*tmp_path.glob("x.*.partial")]
-
-
-@pytest.mark.parametrize("killed_after", [3, 8, 15])
-def test_a_killed_training_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed_after: int) -> None:
-    """Blending judges twice at the start, of each head twice among and twice after 2 epochs, then twice the network.
-
-    So these kills are in the second epoch of the first head, after the last of the second, in the second of all.
-    """
-    few, judged = toy_of(50, measured=2, blend_optimisation=replace(FAST, epochs=2)), []
-    system, average_precision = SYSTEMS["fayek2020/gblend"], fayek2020_others.mean_ap
-
-    def counting(labels: np.ndarray, scores: np.ndarray) -> float:
-        judged.append(0)
-        if len(judged) == killed_after + 1:
-            raise KeyboardInterrupt
-        return average_precision(labels, scores)
-
-    monkeypatch.setattr(fayek2020_others, "mean_ap", counting)
-    with pytest.raises(KeyboardInterrupt):
-        system.fit(few, {}, 0, tmp_path / "x.partial")
-    assert [*tmp_path.iterdir()]
-    before = len(judged)
-    resumed = system.fit(few, {}, 0, tmp_path / "x.partial")
-    assert len(judged) - before < 2 + 3 * 4 + 2  # epochs that were saved are not run again
-    whole = system.fit(few, {}, 0, tmp_path / "other.partial")
-    torch.testing.assert_close(resumed.state, whole.state, atol=0, rtol=0)
-    assert resumed.numbers == whole.numbers and not [*tmp_path.iterdir()]

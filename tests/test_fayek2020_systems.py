@@ -11,7 +11,6 @@ from typing import ClassVar
 import numpy as np
 import pytest
 import torch
-import yaml
 from fayek2020_data import made_up_data
 from sklearn.metrics import average_precision_score
 from torch import Tensor, nn
@@ -21,10 +20,9 @@ from avrepro import protocol, systems
 from avrepro.conditions import Condition
 from avrepro.encode import write_clip
 from avrepro.features.frames import mean_frame_features, video_frames
-from avrepro.manifests import manifest_path
 from avrepro.models.fayek2020 import AudioConfig, AudioConvNet, Regression, VisualConfig
-from avrepro.systems import SYSTEMS, Checkpoint, Data, System, selection
-from avrepro.systems.fayek2020 import AUDIO, FIRST, PROFILES, VISUAL, LearntFusion
+from avrepro.systems import SYSTEMS, Checkpoint, Data, System
+from avrepro.systems.fayek2020 import AUDIO, FIRST, PROFILES, VISUAL
 from avrepro.training import Optimisation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -32,13 +30,16 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 SPLITS = ["train"] * 30 + ["validation"] * 16 + ["test"] * 6
 TINY = {
-    "audio": AudioConfig(channels=(2, 3, 4, 4), instance=6, units=5), "mixing": 0.0,
+    "audio": AudioConfig(channels=(2, 3, 4, 4), instance=6, units=5),
+    "mixing": 0.0,
     "audio_optimisation": Optimisation("adam", 1e-2, batch=8, epochs=3),
-    "visual": VisualConfig(hidden=(8, 8, 6, 6)), "visual_optimisation": Optimisation("adam", 0.0, batch=8, epochs=3),
-    "visual_rates": (1e-3, 1e-2), "fusion_optimisation": Optimisation("adam", 0.0, batch=8, epochs=4),
-    "fusion_rates": (1e-2,), "units": 16,
-}  # fmt: skip
-FUSIONS = [name for name in systems.of_paper("fayek2020") if isinstance(SYSTEMS[name], LearntFusion)]
+    "visual": VisualConfig(hidden=(8, 8, 6, 6)),
+    "visual_optimisation": Optimisation("adam", 0.0, batch=8, epochs=3),
+    "visual_rates": (1e-3, 1e-2),
+    "fusion_optimisation": Optimisation("adam", 0.0, batch=8, epochs=4),
+    "fusion_rates": (1e-2,),
+    "units": 16,
+}
 
 
 def condition(**options: object) -> Condition:
@@ -47,8 +48,7 @@ def condition(**options: object) -> Condition:
 
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
-    (tmp_path / "models").mkdir()
-    return tmp_path / "models" / "x.partial"
+    return tmp_path / "x.partial"
 
 
 def made_up(of: Condition | None = None) -> Data:
@@ -69,9 +69,9 @@ def made_up(of: Condition | None = None) -> Data:
     return made_up_data(of, labels, SPLITS, features)
 
 
-def outputs(rng_seed: int = 1) -> tuple[Data, dict[str, np.ndarray]]:
+def outputs() -> tuple[Data, dict[str, np.ndarray]]:
     """Clips, and made-up outputs of both models that know something of them."""
-    data, rng = made_up(), np.random.default_rng(rng_seed)
+    data, rng = made_up(), np.random.default_rng(1)
     given = {
         name: np.clip(0.2 + 0.4 * data.targets + rng.normal(0, 0.2, data.targets.shape), 0, 1).astype(np.float32)
         for name in (AUDIO, VISUAL)
@@ -114,6 +114,10 @@ def literally(
     return selected
 
 
+def best_map(trained: Checkpoint) -> float:
+    return max(row["validation_score"] for row in trained.history)
+
+
 def same(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], **tolerance: float) -> None:
     torch.testing.assert_close({**found}, {**expected}, **tolerance)
 
@@ -150,8 +154,7 @@ def test_generations_learn_from_the_one_before(state: Path) -> None:
     last = SYSTEMS[AUDIO].fit(data, given, 5, state)
     np.testing.assert_allclose(SYSTEMS[AUDIO].scores(last, data, given), expected[2], atol=1e-5)
     assert not np.allclose(expected[0], expected[2], atol=1e-3)
-    assert last.numbers["validation_map"] == pytest.approx(by_scikit(data.targets[held], expected[2][held].numpy()))
-    assert last.seconds > 0 and not [path for path in state.parent.iterdir() if path != state]
+    assert best_map(last) == pytest.approx(by_scikit(data.targets[held], expected[2][held].numpy()))
 
 
 def test_a_student_of_labels_alone_is_its_teacher_and_a_single_generation_the_first(state: Path) -> None:
@@ -172,7 +175,7 @@ def test_validation_chooses_the_visual_models_rate(state: Path) -> None:
         found[rates] = SYSTEMS[VISUAL].fit(data, {}, 0, state)
         state.unlink(missing_ok=True)
     both, *alone = found.values()
-    maps = [one.numbers["validation_map"] for one in alone]
+    maps = [best_map(one) for one in alone]
     assert maps[0] != maps[1] and both.numbers["rates"] == [[1e-3, maps[0]], [1e-2, maps[1]]]
     same(both.state, alone[int(np.argmax(maps))].state, atol=0, rtol=0)
     held = [row for row in data.rows("validation") if row != 33]
@@ -181,38 +184,6 @@ def test_validation_chooses_the_visual_models_rate(state: Path) -> None:
     frames = data.arrays(SYSTEMS[VISUAL].features(data.condition)["frames"])
     with_pictures = [row for row in range(30) if row != 5]  # normalised by the training clips that have any
     np.testing.assert_allclose(both.state["mean"], frames[with_pictures].mean(axis=0), atol=1e-6)
-    assert not [*state.parent.iterdir()]
-
-
-def test_an_interrupted_choice_goes_on(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Killed in the second epoch of the second rate, the first is not trained again."""
-    data, judged = made_up(), []
-    monkeypatch.setattr(
-        "avrepro.systems.fayek2020.judged",
-        lambda *given: judged.append(0) or (_stop() if len(judged) == 5 else selection.judged(*given)),
-    )
-    with pytest.raises(KeyboardInterrupt):
-        SYSTEMS[VISUAL].fit(data, {}, 0, state)
-    assert len([*state.parent.iterdir()]) == 2
-    resumed = SYSTEMS[VISUAL].fit(data, {}, 0, state)
-    assert len(judged) == 5 + 2  # epochs 2 and 3 of the second rate
-    monkeypatch.undo()
-    same(resumed.state, SYSTEMS[VISUAL].fit(data, {}, 0, state).state, atol=0, rtol=0)
-
-
-def _stop() -> None:
-    raise KeyboardInterrupt
-
-
-def test_one_training_clip_is_an_error_that_says_so(state: Path) -> None:
-    data, given = outputs()
-    clips = tuple(replace(clip, split="left out") if row in range(1, 30) else clip
-                  for row, clip in enumerate(data.corpus.clips))  # fmt: skip
-    few = Data(replace(data.corpus, clips=clips), data.condition, CPU)
-    few._extracted = data._extracted
-    for name in (FIRST, VISUAL, "fayek2020/mlp"):
-        with pytest.raises(ValueError, match=f"{name}: expected at least 2 training clips, found 1"):
-            SYSTEMS[name].fit(few, given, 0, state)
 
 
 # --- fusions -----------------------------------------------------------------------------------------------
@@ -248,38 +219,13 @@ def test_regression_by_a_plain_loop(state: Path) -> None:
         torch.testing.assert_close(found.state[name], expected.state_dict()[name], atol=1e-6, rtol=1e-5)
     torch.testing.assert_close(found.state["moments"], torch.stack([torch.stack(one) for one in moments]))
     scores = system.scores(found, data, given)
-    assert found.numbers["validation_map"] == pytest.approx(by_scikit(data.targets[held], scores[held]))
-
-
-@pytest.mark.parametrize("name", FUSIONS)
-def test_each_fusion_is_trained_the_same_whatever_else_is(name: str, state: Path) -> None:
-    """And scored as it was best on validation clips; its scores depend on both outputs alone."""
-    data, given = outputs()
-    system = SYSTEMS[name]
-    first = system.fit(data, given, 5, state)
-    state.unlink()
-    SYSTEMS["fayek2020/mlp"].fit(data, given, 7, state)
-    torch.rand(100)
-    state.unlink()
-    again = system.fit(data, given, 5, state)
-    same(first.state, again.state, atol=0, rtol=0)
-    scores = system.scores(first, data, given)
-    assert scores.dtype == np.float32 and scores.min() >= 0 and scores.max() <= 1
-    if name != "fayek2020/attention_class_weights":
-        held = data.rows("validation")
-        best = first.numbers["validation_map"]
-        assert best == pytest.approx(by_scikit(data.targets[held], scores[held]))
-        assert best == max(row["validation_score"] for row in first.history)
-    rows = [3, 40, 51]
-    few = {used: one[rows] for used, one in given.items()}
-    np.testing.assert_allclose(system.scores(first, data, few), scores[rows], atol=1e-5)
+    assert best_map(found) == pytest.approx(by_scikit(data.targets[held], scores[held]))
 
 
 def test_the_average_is_of_plain_outputs() -> None:
     data, given = outputs()
     found = SYSTEMS["fayek2020/average"].scores(Checkpoint(), data, given)
-    for i, c in np.ndindex(*found.shape):
-        assert found[i, c] == pytest.approx(0.5 * given[AUDIO][i, c] + 0.5 * given[VISUAL][i, c])
+    np.testing.assert_allclose(found, 0.5 * given[AUDIO] + 0.5 * given[VISUAL])
 
 
 def test_weights_of_classes_are_means_over_training_clips(state: Path) -> None:
@@ -288,7 +234,6 @@ def test_weights_of_classes_are_means_over_training_clips(state: Path) -> None:
     trained = attention.fit(data, given, 5, state)
     alpha = attention.modality_weights(trained, data, given)  # type: ignore[attr-defined]
     model = attention.network(trained, data)  # type: ignore[attr-defined]
-    state.unlink()
     found = fixed.fit(data, given, 5, state)
     same(found.state, trained.state, atol=0, rtol=0)
     mean = alpha[:30].mean(axis=0)
@@ -298,34 +243,6 @@ def test_weights_of_classes_are_means_over_training_clips(state: Path) -> None:
         h_a, h_v = model.normalised(*(torch.from_numpy(given[name]) for name in (AUDIO, VISUAL)))
         mixed = torch.from_numpy(mean) * model.n_a(h_a) + torch.from_numpy(1 - mean) * model.n_v(h_v)
         np.testing.assert_allclose(fixed.scores(found, data, given), torch.sigmoid(model.n_av(mixed)), atol=1e-6)
-
-
-class Watched(np.memmap):
-    """A memory map that notes how many rows were asked for at a time."""
-
-    asked: ClassVar[list[int]] = []
-
-    def __getitem__(self, rows: object) -> object:
-        found = super().__getitem__(rows)
-        self.asked.append(len(found) if np.ndim(found) else 1)
-        return found
-
-
-def test_memory_maps_are_streamed(state: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never all training clips at once; and with the same weights as from memory."""
-    data, given = outputs()
-    streamed = {}
-    for name, array in given.items():
-        np.save(tmp_path / "outputs.npy", array)
-        streamed[name] = np.load(tmp_path / "outputs.npy", mmap_mode="r").view(Watched)
-        (tmp_path / "outputs.npy").rename(tmp_path / f"{name[10:]}.npy")
-    monkeypatch.setattr(selection, "CHUNK", 7)
-    system = SYSTEMS["fayek2020/attention"]
-    found = system.fit(data, streamed, 5, state)
-    assert 1 < max(Watched.asked) <= 16  # the validation clips
-    monkeypatch.undo()
-    state.unlink()
-    same(found.state, system.fit(data, given, 5, state).state, atol=1e-6, rtol=1e-5)
 
 
 class Memorising(System):
@@ -364,43 +281,6 @@ def test_fusions_learn_from_models_not_trained_on_the_clip(
     average = protocol.scores(protocol.fit("fayek2020/average", trained), protocol.load(trained))
     assert (average[:30] == 1).all()  # of the plain outputs
     protocol.load.cache_clear()
-
-
-# --- what they are ------------------------------------------------------------------------------------------
-
-
-def test_profile_paper_is_the_papers() -> None:
-    """Table 1 and sections 3.1, 3.2, 4.2; the published table's rows are systems."""
-    paper = PROFILES["paper"]
-    assert (paper.audio, paper.visual) == (AudioConfig(), VisualConfig())
-    assert (paper.backbone, paper.frames, paper.audio_pooled, paper.mixing) == ("resnet152", 64, 1, 0.0)
-    visual, fusion = paper.visual_optimisation, paper.fusion_optimisation
-    assert (visual.optimiser, visual.epochs, visual.batch) == ("adam", 20, 144)
-    assert (fusion.optimiser, fusion.epochs, fusion.batch) == ("adam", 100, 256)
-    assert len(paper.visual_rates) > 1 and len(paper.fusion_rates) > 1 and paper.folds == 0
-    assert {one.units for one in PROFILES.values()} == {512}
-    published = yaml.safe_load(manifest_path("published/fayek2020.yaml").read_text(encoding="utf-8"))
-    rows = {row for table in ("table2", "table3", "table4") for row in published[table] if row != "where"}
-    assert {f"fayek2020/{row}" for row in rows} <= set(SYSTEMS)
-    assert AudioConfig().classes == published["audioset"]["classes"]
-    ten_seconds = SYSTEMS[AUDIO].features(Condition(profile="paper"))["log_mel"].nothing()
-    assert ten_seconds.shape == (1000, 64)  # and so 29 segments, where Table 1 has 30 of 1024 frames
-
-
-def test_settings_that_are_turned_change_what_depends_on_them() -> None:
-    def keys(**options: object) -> dict[str, str]:
-        names = (FIRST, AUDIO, VISUAL, "fayek2020/average", "fayek2020/attention")
-        return {name: protocol.recipe_of(name, Condition(options=tuple(options.items()))).key for name in names}
-
-    plain = keys()
-    for options, same in (
-        ({"generations": 3}, {FIRST, VISUAL}),
-        ({"teacher_weight": 0.5}, {FIRST, VISUAL}),
-        ({"folds": 5}, {FIRST, AUDIO, VISUAL, "fayek2020/average"}),
-        ({"units": 64}, {FIRST, AUDIO, VISUAL, "fayek2020/average"}),
-        ({"frames": 4}, {FIRST, AUDIO}),
-    ):
-        assert {name for name, key in keys(**options).items() if key == plain[name]} == same, options
 
 
 def test_frames_are_of_the_middles_of_equal_parts(tmp_path: Path) -> None:

@@ -10,12 +10,10 @@ import numpy as np
 import pytest
 import torch
 from scipy.signal import spectrogram
-from torch import nn
 
 from avrepro.features.audio import log_mel as log_mel_feature
 from avrepro.features.logmel import LogMel
 from avrepro.models.gated_crnn import SILENCE, GatedConvolution, GatedCRNN, GatedCRNNConfig
-from avrepro.systems.parekh2018 import PROFILES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -44,20 +42,6 @@ def test_log_mel_is_the_authors() -> None:
     np.testing.assert_allclose(found, expected, atol=0.01)  # half precision steps by 1/64 from 16 on, rounded
     short = feature.compute(sound[: 3 * rate].astype(np.float32))
     assert np.isneginf(short[73:]).all() and np.isfinite(short[:73]).all()  # frame 73 begins at 3.03 s
-
-
-@pytest.mark.parametrize("name", PROFILES)
-def test_the_profiles_sizes(name: str) -> None:
-    model = GatedCRNN(PROFILES[name].gated_crnn).eval()
-    with torch.inference_mode():
-        probabilities, attention = model.frames(torch.randn(1, 240, 64))
-    assert probabilities.shape == attention.shape == (1, 240 if name == "paper" else 30, 17)
-    if name != "paper":
-        return
-    kernels = [tuple(one.weight.shape) for one in model.modules() if isinstance(one, nn.Conv2d)]
-    assert kernels == [(128, 1, 3, 3)] + [(128, 64, 3, 3)] * 7 + [(256, 64, 3, 3)]
-    for gru in (model.recurrent, model.recurrent_gate):
-        assert (gru.input_size, gru.hidden_size, gru.bidirectional) == (256, 128, True)
 
 
 def test_a_gated_convolution_is_a_product_of_two() -> None:
@@ -108,18 +92,15 @@ def test_the_clip_is_the_mean_of_frames_weighted_by_attention() -> None:
     assert (clip <= probabilities.amax(dim=1)).all() and (clip >= probabilities.amin(dim=1)).all()
 
 
-@pytest.mark.parametrize("favoured", [0, 200])
-def test_every_parameter_gets_a_gradient(favoured: float) -> None:
-    """Also where one class takes all of the softmax in every frame: the others' weights stay shares of the whole."""
+def test_attention_of_a_class_that_no_frame_is_about_stays_a_share_of_the_whole() -> None:
+    """Also where another class takes all of the softmax in every frame, and gradients stay finite."""
     model = GatedCRNN(TINY)
     with torch.no_grad():
-        model.localise.bias[0] += favoured
+        model.localise.bias[0] += 200
     probabilities, attention = model.frames(torch.randn(4, 20, 8))
     torch.testing.assert_close(attention.sum(dim=1), torch.ones(4, 3))
-    model.loss((probabilities * attention).sum(dim=1), (torch.rand(4, 3) < 0.5).float()).backward()
-    for name, parameter in model.named_parameters():
-        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
-        assert parameter.grad.abs().sum() > 0 or favoured, name
+    (probabilities * attention).sum().backward()
+    assert all(one.grad is not None and one.grad.isfinite().all() for one in model.parameters())
 
 
 def test_padding_is_neither_scaled_by_nor_attended_to() -> None:
@@ -148,42 +129,15 @@ def test_padding_is_neither_scaled_by_nor_attended_to() -> None:
     torch.testing.assert_close(attention[1, :7], weights[1, :7] / weights[1, :7].sum(dim=0))
 
 
-def test_the_loss_is_binary_cross_entropy() -> None:
-    probabilities, labels = torch.rand(4, 3, dtype=torch.float64), (torch.rand(4, 3) < 0.5).double()
-    expected = nn.functional.binary_cross_entropy(probabilities, labels)
-    torch.testing.assert_close(GatedCRNN(TINY).loss(probabilities, labels), expected)
-
-
-def test_the_first_guess_is_how_common_a_class_is() -> None:
-    labels = torch.tensor([[1.0, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 0]])
-    model = GatedCRNN(TINY).eval()
-    model.prepare(torch.randn(4, 20, 8), labels)
-    with torch.no_grad():
-        model.classify.weight.zero_()  # nothing is known but the labels
-        probabilities = model(torch.randn(2, 20, 8))
-    torch.testing.assert_close(probabilities, torch.tensor([[0.75, 0.25, 1e-3]]).expand(2, 3))
-
-
 def test_weights_start_as_in_the_authors_framework() -> None:
     """Glorot's uniform distribution reaches sqrt(6 / (inputs + outputs)); an orthogonal matrix keeps lengths."""
     model = GatedCRNN(GatedCRNNConfig(channels=(32, 32), pool_time=(1, 1), pool_mel=(2, 2), features=64, hidden=48))
-
-    def check_glorot(weight: torch.Tensor, inputs: int, outputs: int) -> None:
-        limit = math.sqrt(6 / (inputs + outputs))
+    convolution = model.convolutions[1].convolution.weight
+    for weight, fans in ((convolution, 9 * (32 + 64)), (model.recurrent.weight_ih_l0[48:96], 64 + 48)):
+        limit = math.sqrt(6 / fans)
         assert 0.95 * limit < float(weight.detach().abs().max()) <= limit
         assert float(weight.detach().std()) == pytest.approx(limit / math.sqrt(3), rel=0.1)
-
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d):
-            check_glorot(layer.weight, 9 * layer.in_channels, 9 * layer.out_channels)
-        elif isinstance(layer, nn.Linear) and layer is not model.open:
-            check_glorot(layer.weight, layer.in_features, layer.out_features)
-    for gru in (model.recurrent, model.recurrent_gate):
-        for direction in ("", "_reverse"):
-            for gate in range(3):
-                rows = slice(48 * gate, 48 * (gate + 1))
-                check_glorot(getattr(gru, f"weight_ih_l0{direction}")[rows], 64, 48)
-                own = getattr(gru, f"weight_hh_l0{direction}")[rows]
-                torch.testing.assert_close(own @ own.T, torch.eye(48), atol=1e-5, rtol=0)
+    own = model.recurrent_gate.weight_hh_l0_reverse[:48]
+    torch.testing.assert_close(own @ own.T, torch.eye(48), atol=1e-5, rtol=0)
     biases = [values for name, values in model.named_parameters() if "bias" in name and "norm" not in name]
     assert len(biases) == 12 and not any(values.any() for values in biases)

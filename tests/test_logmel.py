@@ -54,10 +54,10 @@ def test_ten_seconds_give_the_published_shape(name: str, sample_rate: int, frame
     log_mel = getattr(LogMel, name)()
     assert log_mel.sample_rate == sample_rate
     result = log_mel(torch.zeros(2, 10 * sample_rate))
-    assert result.shape == (2, frames, mels)
-    assert result.dtype == torch.float32
+    assert result.shape == (2, frames, mels) and result.dtype == torch.float32
     assert torch.isfinite(result).all()  # digital silence
     assert log_mel.frames(10 * sample_rate) == frames and log_mel.mels == mels
+    assert (log_mel.filters.sum(0) > 0).all() and not log_mel.state_dict()
 
 
 @pytest.mark.parametrize(
@@ -72,7 +72,7 @@ def test_equals_librosa(name: str, settings: dict[str, int], seconds: float) -> 
     """log(max(librosa.feature.melspectrogram(...), 1e-10)) on librosa's defaults, its last frame left out."""
     sound = waveform(settings["sr"], seconds)
     expected = np.log(np.maximum(librosa.feature.melspectrogram(y=sound, **settings).T, 1e-10))
-    result = getattr(LogMel, name)()(torch.from_numpy(sound)[None])[0].numpy()
+    result = getattr(LogMel, name)()(torch.from_numpy(np.stack([sound[::-1].copy(), sound])))[1].numpy()
     assert expected.shape[0] == result.shape[0] + 1
     assert np.abs(result - expected[:-1]).max() < 1e-3
 
@@ -84,48 +84,13 @@ def test_equals_the_literal_definition(name: str, offset: float) -> None:
     assert np.abs(result - hershey2017(sound, offset)).max() < 1e-4
 
 
-@pytest.mark.parametrize(("name", "tone"), [("li2017", 1000.0), ("fayek2020", 3000.0), ("vggish", 440.0)])
-def test_a_tone_lies_in_its_band(name: str, tone: float) -> None:
-    log_mel = getattr(LogMel, name)()
-    time = torch.arange(log_mel.sample_rate) / log_mel.sample_rate
-    loudest = log_mel(torch.sin(2 * torch.pi * tone * time)[None])[0].mean(0).argmax()
-    frequencies = np.linspace(0, log_mel.sample_rate / 2, log_mel.filters.shape[0])
-    band = frequencies[log_mel.filters[:, loudest].numpy() > 0]
-    assert band.min() - 40 < tone < band.max() + 40
-
-
-@pytest.mark.parametrize("name", ["li2017", "fayek2020", "vggish", "yamnet"])
-def test_every_filter_hears_something(name: str) -> None:
-    assert (getattr(LogMel, name)().filters.sum(0) > 0).all()
-
-
-def test_frames_of_li2017_are_centred_on_multiples_of_5_ms() -> None:
-    click = torch.zeros(1, 20_000)
-    click[0, 7_000] = 1.0
-    energy = LogMel.li2017()(click)[0].exp().sum(1)
-    assert energy.argmax() == 70
-
-
-def test_a_batch_is_its_clips_one_by_one() -> None:
-    log_mel = LogMel.li2017()
-    clips = torch.from_numpy(np.stack([waveform(20_000, 1.0), waveform(20_000, 1.0)[::-1]]))
-    torch.testing.assert_close(log_mel(clips), torch.cat([log_mel(clip[None]) for clip in clips]))
-
-
-def test_has_nothing_to_train_or_to_store() -> None:
-    log_mel = LogMel.li2017()
-    assert not list(log_mel.parameters()) and not log_mel.state_dict()
-
-
 def test_mistakes_are_named() -> None:
-    with pytest.raises(ValueError, match=r"\[batch, samples\]"):
-        LogMel.li2017()(torch.zeros(200_000))
-    with pytest.raises(ValueError, match=r"int16"):
-        LogMel.li2017()(torch.zeros(1, 200_000, dtype=torch.int16))
-    with pytest.raises(ValueError, match=r"at least 400 samples \(25 ms"):
-        LogMel.vggish()(torch.zeros(1, 399))
-    with pytest.raises(ValueError, match=r"at least 100 samples"):
-        LogMel.li2017()(torch.zeros(1, 99))
+    for wrong in (torch.zeros(200_000), torch.zeros(1, 200_000, dtype=torch.int16)):
+        with pytest.raises(ValueError, match=r"expected floats \[batch, samples\], found"):
+            LogMel.li2017()(wrong)
+    for log_mel, least in ((LogMel.vggish(), 400), (LogMel.li2017(), 100)):
+        with pytest.raises(ValueError, match=f"of {least - 1} samples is too short.* at least {least}"):
+            log_mel(torch.zeros(1, least - 1))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")

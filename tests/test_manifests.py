@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import csv
 import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 import yaml
 
 from avrepro import manifests
-from avrepro.fetch import at_hand, check
-from avrepro.manifests import ManifestError, Member, Wheel, manifest_path, source, sources
+from avrepro.manifests import ManifestError, source, sources
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data_manifests"
@@ -31,6 +28,8 @@ MIRRORED = {
     "published_predictions": "published_predictions",
     "real_clips": "real_clips",
 }
+WHOLE = ("dcase2017_task4", "esc10", "imagenet_samples", "paired", "real_clips")  # no file is left out, but for
+ABOUT = {"SOURCE.txt", "README.md", "LICENSE", "APACHE_LICENSE.txt", "manifest.csv"}
 TORCH_HUB = re.compile(r"-([0-9a-f]{8,})\.pth$")
 
 
@@ -41,28 +40,13 @@ def test_every_manifest_validates() -> None:
         assert entry.name == name and entry == source(name)
 
 
-def test_the_folder_holds_manifests_and_their_listings_alone() -> None:
-    listings = {yaml.safe_load((FOLDER / f"{name}.yaml").read_text()).get("listing") for name in NAMES}
-    there = {path.name for path in FOLDER.iterdir() if path.is_file()}
-    assert there == {"claims.yaml", "demo_world.yaml", *(f"{name}.yaml" for name in NAMES), *(listings - {None})}
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_addresses_fit_their_files(name: str) -> None:
     for file in source(name).files:
-        stem = file.name.rsplit("/", 1)[-1]
-        suffix = "" if stem.endswith(".official_output.txt") else Path(stem).suffix
         for address in file.addresses:
-            if isinstance(address, Wheel):
-                package, version = address.wheel.split("==")
-                assert address.file == stem and stem.startswith(f"{package.replace('-', '_')}-{version}-")
-                continue
-            path = unquote(urlsplit(address.member if isinstance(address, Member) else address).path)
-            assert path.endswith(suffix)
-            assert not isinstance(address, str) or re.fullmatch(r"[!-~]+", address)
             if "raw.githubusercontent.com" in str(address) and not file.unverifiable:
                 assert re.search(r"/[0-9a-f]{40}/", str(address)), f"{address}: a branch may change"
-        if hub := TORCH_HUB.search(stem):
+        if hub := TORCH_HUB.search(file.name):
             assert (file.sha256 or file.sha256_prefix).startswith(hub[1])
 
 
@@ -93,41 +77,20 @@ def test_sizes_and_hashes_are_those_of_the_files(name: str, mirror: Path) -> Non
     ran = subprocess.run(["sha256sum", "--check", "--strict", "--quiet"], input=lines, cwd=folder, text=True)
     assert ran.returncode == 0
     assert {file.name: (folder / file.name).stat().st_size for file in files} == {f.name: f.size for f in files}
-
-
-@pytest.mark.parametrize("name", ["dcase2017_task4", "esc10", "imagenet_samples", "paired", "real_clips"])
-def test_no_file_of_the_mirror_is_left_out(name: str, mirror: Path) -> None:
-    about = {"SOURCE.txt", "README.md", "LICENSE", "APACHE_LICENSE.txt", "manifest.csv"}
-    folder = mirror / MIRRORED[name]
     there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert there - about == {file.name for file in source(name).files}
-
-
-def test_the_mirror_is_clean(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    for name in MIRRORED:
-        checked = check(name)
-        assert checked.good and not checked.missing and not checked.corrupt and at_hand(name), name
+    if name in WHOLE:
+        assert there - ABOUT == {file.name for file in files}
 
 
 def uncited(node: Any, at: str, cited: bool = False) -> Iterator[str]:
     """Where a printed value stands without a table and page, or section and page, at it or above it."""
     if isinstance(node, dict):
-        if "where" in node:
-            where = node["where"]
-            good = (
-                isinstance(where, dict)
-                and isinstance(where.get("page"), int)
-                and where["page"] > 0
-                and any(isinstance(where.get(key), str) and where[key] for key in ("table", "section", "figure"))
-                and set(where) <= {"table", "section", "figure", "page"}
-            )
-            if not good:
-                yield f"{at}: where: {where}"
-            cited = True
+        where = node.get("where", {"page": 1, "table": "none is stated here"})
+        if not isinstance(where.get("page"), int) or not where.keys() & {"table", "section", "figure"}:
+            yield f"{at}: where: {where}"
         for key, value in node.items():
             if key != "where":
-                yield from uncited(value, f"{at}.{key}", cited)
+                yield from uncited(value, f"{at}.{key}", cited or "where" in node)
     elif isinstance(node, list):
         for index, value in enumerate(node):
             yield from uncited(value, f"{at}[{index}]", cited)
@@ -150,16 +113,8 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     monkeypatch.setattr(manifests, "FOLDER", tmp_path)
 
     def write(**changes: Any) -> None:
-        entries = {
-            "what": "w",
-            "page": "https://a.org",
-            "licence": "l",
-            "bibtex": "@misc{a}",
-            "files": [FILE],
-            **changes,
-        }
-        given = {key: value for key, value in entries.items() if value is not None}
-        (tmp_path / "made.yaml").write_text(yaml.safe_dump(given))
+        entries = {"what": "w", "page": "https://a.org", "licence": "l", "bibtex": "@misc{a}", "files": [FILE]}
+        (tmp_path / "made.yaml").write_text(yaml.safe_dump(entries | changes))
 
     return write
 
@@ -168,23 +123,16 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     ("changes", "expected"),
     [
         ({"colour": "red"}, "colour"),
-        ({"licence": None}, "licence"),
         ({"bibtex": "Somebody (2017)"}, "bibtex"),
-        ({"page": "a.org"}, "page"),
         ({"files": []}, "at least 1 item"),
         ({"files": [FILE, FILE]}, "named twice: a.bin"),
         ({"files": [FILE | {"addresses": []}]}, "by_hand must say"),
-        ({"listing": "none.csv"}, "none.csv"),
         ({"files": [FILE | {"md5": "0"}]}, "md5"),
         ({"files": [FILE | {"sha256": ""}]}, "found none"),
         ({"files": [FILE | {"sha256": "0" * 63}]}, "sha256"),
-        ({"files": [FILE | {"sha1": "0" * 40}]}, "found sha256, sha1"),
-        ({"files": [FILE | {"sha256": "", "sha256_prefix": "0" * 7}]}, "sha256_prefix"),
-        ({"files": [FILE | {"size": "3"}]}, "size"),
-        *(({"files": [FILE | {"name": name}]}, "below the source's folder") for name in ("/a", "../a", "a//b", "")),
+        *(({"files": [FILE | {"name": name}]}, "below the source's folder") for name in ("/a", "../a")),
         ({"files": [FILE | {"addresses": ["ftp://a.org/a"]}]}, "addresses"),
         ({"files": [FILE | {"addresses": [{"wheel": "a>=1", "file": "a.whl"}]}]}, "wheel"),
-        ({"files": [FILE | {"addresses": [{"wheel": "a==1", "file": "../a.whl"}]}]}, "file"),
     ],
 )
 def test_a_wrong_source_is_refused(changes: dict[str, Any], expected: str, write: Callable[..., None]) -> None:
@@ -194,21 +142,10 @@ def test_a_wrong_source_is_refused(changes: dict[str, Any], expected: str, write
 
 
 def test_a_listing(tmp_path: Path, write: Callable[..., None]) -> None:
-    rows = [
-        ["name", "size", "sha256", "upstream", "label"],
-        ["dog/1.ogg", "7", "1" * 64, "001 - Dog [bark]/1.ogg", "Dog"],
-        ["labels.csv", "8", "2" * 64, "", ""],
-    ]
-    with (tmp_path / "made.csv").open("w", newline="") as file:
-        csv.writer(file).writerows(rows)
+    row = f"dog/1.ogg,7,{'1' * 64},001 - Dog [bark]/1.ogg,Dog\nlabels.csv,8,{'2' * 64},,\n"
+    (tmp_path / "made.csv").write_text("name,size,sha256,upstream,label\n" + row)
     write(listing="made.csv", base="https://a.org/c", by_hand="Ask.")
     first, second, third = source("made").files
     assert (first.name, first.size, first.sha256) == ("dog/1.ogg", 7, "1" * 64)
     assert first.addresses == ["https://a.org/c/001%20-%20Dog%20%5Bbark%5D/1.ogg"]
     assert second.addresses == [] and third.name == "a.bin" and source("made").size is None
-
-
-def test_a_manifest_path_that_is_not_there() -> None:
-    assert manifest_path("esc10.csv").is_file()
-    with pytest.raises(FileNotFoundError, match="pip install -e"):
-        manifest_path("nothing.yaml")

@@ -6,6 +6,7 @@ import hashlib
 import wave
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,9 @@ from scipy.stats import binom
 from avrepro import corpora
 from avrepro.corpora import Corpus, CorpusError, paired_render
 from avrepro.corpora.paired import load_paired, paired_recipe
-from avrepro.corpora.paired_items import SHARES, read_items, read_manifest
+from avrepro.corpora.paired_items import SHARES, read_manifest
 from avrepro.corpora.paired_render import Plan, Shot, Sound, film, mix, plan_split
-from avrepro.manifests import manifest_path
-from avrepro.media import check_clip, probe, read_audio, read_frames
-from avrepro.recipes import Recipe
+from avrepro.media import check_clip, read_audio, read_frames
 
 TONE = {"Horn, low": 500.0, "Horn, high": 2000.0, "Voice": 1000.0, "Rare": 4000.0}  # Hz; Voice has no photographs
 COLOUR = {"Horn, low": (220, 30, 30), "Horn, high": (30, 30, 220), "Rare": (230, 220, 30), "Mute": (30, 200, 30)}
@@ -85,15 +84,6 @@ def contents(corpus: Corpus) -> list[str]:
 
 
 # --- what was put in is found in the files
-
-
-def test_clips_are_usable_and_of_one_form(corpus: Corpus) -> None:
-    assert Counter(clip.split for clip in corpus.clips) == {"train": 9, "validation": 3, "test": 3}
-    for clip in corpus.clips:
-        check_clip(clip.path)
-        info = probe(clip.path)
-        assert (info.height, info.width, info.sample_rate) == (240, 320, 22050)
-        assert info.duration == pytest.approx(10, abs=0.1)
 
 
 def test_colour_on_show_is_the_one_the_truth_names(corpus: Corpus) -> None:
@@ -171,9 +161,10 @@ def test_shot_shows_the_part_it_names(shape: tuple[int, int]) -> None:
 # --- what is in which clip
 
 
-def test_events_items_and_splits(corpus: Corpus) -> None:
+def test_events_items_and_splits(corpus: Corpus, items: Path) -> None:
     truth = truth_of(corpus)
     assert corpus.name == "paired" and corpus.classes == ("Horn, high", "Horn, low", "Voice")
+    assert Counter(clip.split for clip in corpus.clips) == {"train": 9, "validation": 3, "test": 3}
     split_of = {clip.id: clip.split for clip in corpus.clips}
     used = truth.drop_duplicates(["clip", "item"])
     assert used.groupby("item")["clip"].nunique().max() <= paired_render.USES
@@ -182,22 +173,12 @@ def test_events_items_and_splits(corpus: Corpus) -> None:
         assert corpus.split(split).targets().any(axis=0).all()
     assert set(left_out(corpus)) == {f"Rare {k}.wav" for k in range(4)}
     assert "2 group(s)" in left_out(corpus)["Rare 0.wav"]
-
-
-def test_sources_are_the_groups_of_the_clips_own_labels(corpus: Corpus, items: Path) -> None:
-    group_of = {row["path"]: row["group"] or row["path"] for _, row in read_manifest(items / "manifest.csv")}
-    truth, shared = truth_of(corpus), Counter[str]()
+    group_of = read_manifest(items / "manifest.csv").set_index("path")["group"]
     for clip in corpus.clips:
+        check_clip(clip.path)
         rows = truth[(truth["clip"] == clip.id) & ~truth["distraction"]]
         assert set(clip.sources) == {group_of[item] for item in rows["item"]}
-        shared.update(clip.sources)
-    assert truth["distraction"].any() and max(shared.values()) > 1
-    train = corpus.split("train").clips
-    fold_of = corpora.folds_by_source(train, 2, seed=0)
-    for fold in range(2):
-        rows = corpora.training_rows(train, fold_of, fold)
-        inside = {source for clip, of in zip(train, fold_of, strict=True) if of == fold for source in clip.sources}
-        assert not inside & {source for row in rows for source in train[row].sources}
+    assert truth["distraction"].any()
 
 
 def test_chances() -> None:
@@ -206,9 +187,8 @@ def test_chances() -> None:
     sounds = {label: {f"{label}/{k}.ogg": 3.0 + 9.0 * (k == 0) for k in range(400)} for label in labels}
     photographs = {label: [f"{label}/{k}.jpg" for k in range(600)] for label in [*labels[1:], "no event"]}
     plans = plan_split("train", 200, sounds, photographs, np.random.default_rng(1))
-    assert len(plans) == 2000 and len({plan.seed for plan in plans}) > 1990
-    firsts = Counter(plan.sounds[0].label for plan in plans)
-    assert set(firsts.values()) == {200}
+    assert len({plan.seed for plan in plans}) > 1990
+    assert Counter(plan.sounds[0].label for plan in plans) == dict.fromkeys(labels, 200)
 
     def fair(hits: int, trials: int, chance: float) -> None:
         low, high = binom.interval(1 - 1e-6, trials, chance)
@@ -223,9 +203,6 @@ def test_chances() -> None:
     fair(sum(len({s.item for s in p.shots if s.label == p.labels[0]}) == 2 for p in alone), len(alone), 0.5)
     for plan in plans:
         assert plan.shots and all(0 <= sound.onset < sound.offset <= 10 for sound in plan.sounds)
-        assert len(set(plan.labels)) == len(plan.sounds)
-        if len(plan.sounds) == 2:
-            assert abs(plan.sounds[0].snr_db - plan.sounds[1].snr_db) <= paired_render.BALANCE
     counts = Counter(item for plan in plans for item in {s.item for s in (*plan.sounds, *plan.shots)})
     assert max(counts.values()) <= paired_render.USES
     few = plan_split("test", 200, {"a": {"a.ogg": 1.0}}, {}, np.random.default_rng(0))
@@ -239,9 +216,8 @@ def test_same_clips_from_other_processes_and_row_order(
     items: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
-    rows = [row for _, row in read_manifest(items / "manifest.csv")]
     other = tmp_path / "reversed.csv"
-    pd.DataFrame(rows[::-1]).rename(columns={"path": "name"}).to_csv(other, index=False)
+    read_manifest(items / "manifest.csv")[::-1].rename(columns={"path": "name"}).to_csv(other, index=False)
     again = load_paired(items, other, clips_per_class=5, jobs=2)
     assert again.digest == corpus.digest and again.clips[0].path != corpus.clips[0].path
     assert [(c.id, c.split, c.labels) for c in again.clips] == [(c.id, c.split, c.labels) for c in corpus.clips]
@@ -250,27 +226,7 @@ def test_same_clips_from_other_processes_and_row_order(
     assert not set(contents(load_paired(items, clips_per_class=1, seed=1, jobs=1))) & set(contents(corpus))
 
 
-def test_resumes_and_repairs(items: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    whole = load_paired(items, clips_per_class=2, seed=3, jobs=1)
-    before, made = contents(whole), {clip.id: clip.path.stat().st_mtime_ns for clip in whole.clips}
-    folder = whole.clips[0].path.parents[1]
-
-    (folder / "corpus.json").unlink()  # killed before the end
-    whole.clips[1].path.unlink()
-    (folder / "clips" / ".partial-x.mp4").write_bytes(b"half")
-    again = load_paired(items, clips_per_class=2, seed=3, jobs=1)
-    assert contents(again) == before and not (folder / "clips" / ".partial-x.mp4").exists()
-    touched = {clip.id for clip in again.clips if clip.path.stat().st_mtime_ns != made[clip.id]}
-    assert touched == {whole.clips[1].id}
-
-    whole.clips[2].path.write_bytes(whole.clips[2].path.read_bytes()[:1000])  # damaged later
-    assert contents(load_paired(items, clips_per_class=2, seed=3, jobs=1)) == before
-
-
-def test_damaged_items_are_left_out_and_listed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_damaged_items_are_left_out_and_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
     make_items(tmp_path)
     (tmp_path / "Horn, low 0.png").write_bytes((tmp_path / "Horn, low 0.png").read_bytes()[:60])
@@ -284,29 +240,24 @@ def test_damaged_items_are_left_out_and_listed(
     assert damaged == {item for item in reasons if not item.startswith("Rare")}
     assert "silent" in reasons["Horn, low 3.wav"] and "empty" in reasons["Horn, high 2.wav"]
     assert not damaged & set(truth_of(corpus)["item"])
-    assert "4 of 32 files left out" in capsys.readouterr().err
 
 
 def test_recipe(items: Path, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
 
-    def recipe(folder: Path = items, seed: int = 0, clips_per_class: int = 5, strict: bool = False) -> Recipe:
-        return paired_recipe(folder, seed=seed, clips_per_class=clips_per_class, strict=strict)
-
+    recipe = partial(paired_recipe, items, clips_per_class=5)
+    ci = {"profile": "ci", "clips": items}
+    assert recipe().key == corpora.recipe("paired", **ci).key == corpora.identity("paired", ("audio",), **ci)
     assert recipe().key == corpus.digest and corpus.clips[0].path.parents[1].name == f"paired-{corpus.digest[:12]}"
-    assert (
-        corpora.recipe("paired", profile="ci", clips=items).key
-        == corpora.identity("paired", ("audio",), profile="ci", clips=items)
-        == corpus.digest
-    )
     rows = make_items(tmp_path)
-    assert recipe(tmp_path).key == recipe().key  # wherever they lie
+    elsewhere = partial(paired_recipe, tmp_path, clips_per_class=5)
+    assert elsewhere().key == recipe().key
     keys = {recipe().key, recipe(seed=1).key, recipe(clips_per_class=2).key, recipe(strict=True).key}
     write_tone(tmp_path / "Voice 0.wav", 1100)
-    keys.add(recipe(tmp_path).key)
+    keys.add(elsewhere().key)
     rows[0]["label"] = "Whistle"
     write_manifest(tmp_path, rows)
-    assert len(keys | {recipe(tmp_path).key}) == 6
+    assert len(keys | {elsewhere().key}) == 6
     assert not (tmp_path / "home").exists()  # nothing is rendered
 
 
@@ -315,27 +266,3 @@ def test_published_items_not_at_hand(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.delenv("AVREPRO_MIRROR", raising=False)
     with pytest.raises(CorpusError, match="AVREPRO_MIRROR"):
         load_paired()
-    with pytest.raises(CorpusError, match="clips_per_class is 1 or more, found 0"):
-        paired_recipe(clips_per_class=0)
-
-
-# --- the real items
-
-
-def test_real_items_rendered(mirror: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    corpus = load_paired(clips_per_class=1, jobs=1)
-    assert len(corpus.clips) == 36 and corpus.missing == ()
-    assert set(left_out(corpus)) == {item.path for item in read_items(manifest_path("paired.csv"), None)
-                                     if item.modality == "audio" and item.label == "Car passing by"}  # fmt: skip
-    truth = truth_of(corpus)
-    assert "Screaming" not in set(truth[truth["modality"] == "image"]["label"])
-    for clip in corpus.clips[::6]:
-        check_clip(clip.path)
-        sounds = truth[(truth["clip"] == clip.id) & (truth["modality"] == "audio")]
-        waveform = read_audio(clip.path, duration=10)
-        sounding = np.zeros(len(waveform), bool)
-        for sound in sounds.itertuples():
-            sounding[round(sound.start * 22050) : round(sound.end * 22050)] = True
-        if not sounding.all():
-            assert np.std(waveform[sounding]) > 2 * np.std(waveform[~sounding])

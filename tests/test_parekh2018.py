@@ -20,7 +20,6 @@ from avrepro.models.parekh2018 import (
     hinge_loss,
     log_sum_exp,
     scaled,
-    softmax_over_proposals,
 )
 from avrepro.training import Optimisation, fit
 
@@ -99,30 +98,18 @@ def test_scores_are_the_papers_formulas(system: str, l2: bool) -> None:
     bags = planes([4, 1, 6], [3, 5, 2])
     arguments = batch(bags)
     with torch.no_grad():
-        found, located = model(*arguments), model.localisation(*arguments)
+        found, by_modality = model(*arguments), model.by_modality(*arguments)
     assert found.dtype == torch.float32 and found.shape == (3, 5)
-    assert set(located) == {name for name in ("regions", "segments") if getattr(model, name)}
+    assert set(by_modality) == {name for name in ("regions", "segments") if getattr(model, name)}
     for clip in range(3):
         phi, expected = literal(model, bags[clip], bags[3 + clip])
         np.testing.assert_allclose(found[clip].numpy(), phi, rtol=1e-4, atol=1e-5)
         for name, scores in expected.items():
-            size = len(scores)
-            np.testing.assert_allclose(located[name][clip, :size].numpy(), scores, rtol=1e-4, atol=1e-5)
-            assert located[name][clip, size:].isnan().all()
+            located = by_modality[name][0][clip]
+            np.testing.assert_allclose(located[: len(scores)].numpy(), scores, rtol=1e-4, atol=1e-5)
+            assert (located[len(scores) :] == 0).all()
     labels = (torch.rand(3, 5) < 0.4).float()
     assert model.loss(found, labels) == (binary_log_loss if system == "wsddn" else hinge_loss)(found, labels)
-
-
-def test_the_softmax_is_over_proposals_not_classes() -> None:
-    b = torch.randn(2, 4, 3) * 3
-    b[:, 0] += 12  # the first proposal matters for every class
-    mask = torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]]).bool()
-    weights = softmax_over_proposals(b, mask)
-    torch.testing.assert_close(weights.sum(dim=1), torch.ones(2, 3))
-    assert (weights.sum(dim=2)[:, 0] > 1.5).all()  # more than a softmax over classes could give one proposal
-    assert (weights[1, 2:] == 0).all()
-    torch.testing.assert_close(weights[1, :2], b[1, :2].softmax(dim=0))
-    assert (softmax_over_proposals(b, torch.zeros_like(mask)) == 0).all()
 
 
 def test_log_sum_exp_lies_between_the_maximum_and_its_bound() -> None:
@@ -178,93 +165,39 @@ def test_padding_changes_nothing(system: str, training: bool) -> None:
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_a_clip_without_a_modality_is_scored_by_the_other(system: str) -> None:
     """Clip 0 has both, clip 1 no regions, clip 2 no segments, clip 3 nothing at all."""
-    bags = planes([4, 0, 3, 0], [2, 5, 0, 0])
-    model, arguments = network(system), batch(bags)
+    model, arguments = network(system), batch(planes([4, 0, 3, 0], [2, 5, 0, 0]))
     with torch.no_grad():
         scores = model(*arguments)
-    for clip, (sees, hears) in enumerate([(True, True), (False, True), (True, False), (False, False)]):
-        scored = (sees and model.regions is not None) or (hears and model.segments is not None)
-        assert (scores[clip] != 0).all() if scored else (scores[clip] == 0).all()
-        if scored and not (sees and hears) and system != "wsddn":  # one modality alone: its scores have length 1
-            assert float(scores[clip].norm()) == pytest.approx(1, abs=1e-5)
-    if model.regions is not None and model.segments is not None:  # and are what that modality says by itself
-        seen, heard = network(system), network(system)
-        seen.segments, heard.regions = None, None
-        with torch.no_grad():
-            torch.testing.assert_close(scores[1], heard(None, None, *arguments[2:])[1])
-            torch.testing.assert_close(scores[2], seen(*arguments[:2], None, None)[2])
+        alone = model.by_modality(*arguments)
+    for clip, modalities in enumerate([("regions", "segments"), ("segments",), ("regions",), ()]):
+        of_clip = [alone[name][1][clip] for name in modalities if name in alone]
+        if system != "wsddn":
+            of_clip = [one / one.norm() for one in of_clip]
+        torch.testing.assert_close(scores[clip], sum(of_clip, torch.zeros(5)))
+        assert all((one != 0).all() for one in of_clip)
 
     labels = torch.eye(5)[:4]
     model.loss(model(*arguments), labels).backward()
-    gradients = [parameter.grad for parameter in model.parameters()]
-    assert all(one is not None and one.isfinite().all() for one in gradients)
     without = network(system)  # the clip with nothing pulls at nothing: it only counts in the mean, 4 for 3
     without.loss(without(*(one[:3] for one in arguments)), labels[:3]).backward()
-    for one, parameter in zip(gradients, without.parameters(), strict=True):
-        assert one is not None and parameter.grad is not None
-        torch.testing.assert_close(one * 4 / 3, parameter.grad, rtol=1e-4, atol=1e-7)
+    for one, two in zip(model.parameters(), without.parameters(), strict=True):
+        assert one.grad is not None and two.grad is not None and one.grad.isfinite().all()
+        torch.testing.assert_close(one.grad * 4 / 3, two.grad, rtol=1e-4, atol=1e-7)
 
 
-def test_errors_say_what_does_not_fit() -> None:
-    regions, region_mask, segments, segment_mask = batch(planes([4], [3]))
-    model = network("two_stream")
-    with pytest.raises(ValueError, match=r"'two_stream' needs segments"):
-        model(regions, region_mask, None, None)
-    with pytest.raises(ValueError, match=r"regions: expected features \[clips, proposals, 7\].*\[1, 3, 6\]"):
-        model(segments, segment_mask, segments, segment_mask)
-    with pytest.raises(ValueError, match=r"segments: .*found \[1, 3, 6\] and \[1, 4\]"):
-        model(regions, region_mask, segments, region_mask)
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_gradients_reach_every_trained_parameter_and_no_frozen_one(system: str) -> None:
-    model = network(system)
-    frozen = {id(p) for s in (model.regions, model.segments) if s is not None for p in s.layers[0].parameters()}
-    for parameter in model.parameters():
-        parameter.requires_grad_(id(parameter) not in frozen)
-    arguments = batch(planes([40, 30], [30, 40]))
-    model.loss(model(*arguments), torch.tensor([[1.0, 0, 0, 0, 1], [0, 1, 0, 0, 0]])).backward()
-    for name, parameter in model.named_parameters():
-        if id(parameter) in frozen:
-            assert parameter.grad is None, name
-        else:  # and more than what rounding leaves of a sum that is zero
-            assert parameter.grad is not None and parameter.grad.abs().max() > 1e-5, name
-    assert all(one.grad is None for one in arguments)  # the base features are frozen
-
-
-@pytest.mark.parametrize("system", ["two_stream", "wsddn"])
-@pytest.mark.parametrize("blocked", ["classify", "localise"])
-def test_both_streams_train_the_shared_layers(system: str, blocked: str) -> None:
-    """Without the gradient of one of the two streams, the other's alone still reaches the layers before both."""
-    model = network(system)
-    assert model.regions is not None
-    model.regions.get_submodule(blocked).register_forward_hook(lambda _, __, output: output.detach())
-    arguments = batch(planes([40, 30], [30, 40]))
-    model.loss(model(*arguments), torch.eye(5)[:2]).backward()
-    assert model.regions.get_submodule(blocked).weight.grad is None
-    assert all(float(p.grad.abs().max()) > 1e-6 for p in model.regions.layers.parameters())  # type: ignore[union-attr]
-
-
-def test_the_papers_sizes() -> None:
+def test_the_fully_connected_layers_start_from_caffenets() -> None:
     with torch.device("meta"):  # shapes without memory: fc6 and fc7 alone are 55 million numbers
         model, caffenet = MILNetwork(MILConfig()), CaffeNet()
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-    assert shapes["regions.layers.fc6.weight"] == (4096, 9216) and shapes["regions.layers.fc7.weight"] == (4096, 4096)
-    assert shapes["segments.layers.0.weight"] == (128, 128)
-    assert shapes["regions.classify.weight"] == shapes["regions.localise.weight"] == (17, 4096)
-    assert shapes["segments.classify.weight"] == shapes["segments.localise.weight"] == (17, 128)
     assert model.regions is not None
-    for name in ("fc6", "fc7"):  # which start from CaffeNet's
+    for name in ("fc6", "fc7"):
         assert not any(model.regions.layers.get_submodule(name).load_state_dict(getattr(caffenet, name).state_dict()))
     dropouts = [module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)]
     assert dropouts == [0.5, 0.5]
 
 
-def test_scores_are_scaled_to_0_and_1_within_each_clip_and_class() -> None:
-    scores = np.array([[[-3.0, 5.0], [1.0, 5.0], [np.nan, np.nan]], [[2.0, 0.0], [4.0, 1.0], [3.0, 0.25]]])
-    expected = np.array([[[0, 0], [1, 0], [np.nan, np.nan]], [[0, 0], [1, 1], [0.5, 0.25]]])
-    np.testing.assert_allclose(scaled(scores), expected)
-    np.testing.assert_allclose(scaled(scores[1]), expected[1])
+def test_scores_are_scaled_to_0_and_1_within_each_class() -> None:
+    scores = np.array([[-3.0, 5.0, 0.0], [1.0, 5.0, 1.0], [-1.0, 5.0, 0.25]])
+    np.testing.assert_allclose(scaled(scores), [[0, 0, 0], [1, 0, 1], [0.5, 0, 0.25]])
     assert scaled(np.zeros((0, 2))).shape == (0, 2)
 
 
@@ -310,10 +243,10 @@ def test_the_planted_proposals_are_found(system: str) -> None:
     regions, segments, labels, places = planted(80, 1)
     inputs = [torch.from_numpy(one[:]) for bags in (regions, segments) for one in (bags, bags.mask)]
     with torch.no_grad():
-        found = {name: values.nan_to_num(-torch.inf).numpy() for name, values in model.localisation(*inputs).items()}
-    for name, located in found.items():
+        found = model.by_modality(*inputs)
+    for name, (located, _) in found.items():
         place, sizes = places[name], {"regions": regions, "segments": segments}[name].sizes
         asked = np.argwhere(labels)
-        hits = np.mean([located[clip][:, k].argmax() == place[clip, k] for clip, k in asked])
+        hits = np.mean([located[clip, : sizes[clip], k].argmax() == place[clip, k] for clip, k in asked])
         chance = np.mean([1 / sizes[clip] for clip, _ in asked])
         assert hits > (1 + chance) / 2, name

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avrepro.corpora import CorpusError, load
+from avrepro.corpora import CorpusError
 from avrepro.corpora.esc10 import folds, load_esc10
 from avrepro.corpora.paired_render import read_photograph
 from avrepro.features import events_seen
@@ -60,8 +60,6 @@ def test_esc10(mirror: Path, tmp_path: Path) -> None:
         tested += rows[2].tolist()
     assert sorted(tested) == list(range(400))
 
-    with pytest.raises(CorpusError, match="leave labels out"):
-        load("esc10", labels="labels.csv")
     some = tmp_path / "some" / "rain"
     some.mkdir(parents=True)
     with pytest.raises(CorpusError, match="holds no recordings"):
@@ -69,5 +67,3 @@ def test_esc10(mirror: Path, tmp_path: Path) -> None:
     shutil.copy(corpus.clips[0].path, some / "rain.ogg")
     with pytest.raises(CorpusError, match=r"rain\.ogg: expected a name that begins with its fold"):
         load_esc10(tmp_path / "some")
-    (some / "rain.ogg").rename(some / "2-1-A.ogg")
-    assert load_esc10(tmp_path / "some").classes == ("rain",)

@@ -1,4 +1,4 @@
-"""Videos with known pictures and clicks, and a server on the loopback that gives them to yt-dlp."""
+"""Servers on the loopback, and one that gives videos with known pictures and clicks to yt-dlp."""
 
 from __future__ import annotations
 
@@ -78,13 +78,11 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Server:
-    """A server on the loopback: /name gives name.mp4 (or .mpd) of a folder, or what ``answers`` says of the name."""
+class Loopback:
+    """A server on the loopback: what :meth:`answer` says of /name/..."""
 
-    def __init__(self, folder: Path) -> None:
-        self.answers: dict[str, list[int]] = {}  # name -> statuses of the next answers; the file when used up
+    def __init__(self) -> None:
         self.asked: list[str] = []
-        self.delay = 0.0  # s, before each answer
         self.cookies: set[str | None] = set()
         server = self
 
@@ -96,39 +94,60 @@ class Server:
                 name = self.path.strip("/").split("/")[0]
                 server.asked.append(name)
                 server.cookies.add(self.headers["Cookie"])
-                time.sleep(server.delay)
-                left = server.answers.get(name)
-                code = left.pop(0) if left else 200
-                path = next(folder.glob(f"{name}.m*"), folder / "none")
-                if code == 200 and not path.is_file():
-                    code = 404
-                kind = "application/dash+xml" if path.suffix == ".mpd" else "video/mp4"
-                body = path.read_bytes() if code == 200 else b"no"
+                code, kind, body, sent = server.answer(name)
                 self.send_response(code)
-                self.send_header("Content-Type", kind if code == 200 else "text/plain")
+                self.send_header("Content-Type", kind)
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()
                 if self.command == "GET":
-                    self.wfile.write(body)
+                    self.wfile.write(body[:sent])
 
             def log_message(self, *words: object) -> None:
                 pass
 
         self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.root = f"http://127.0.0.1:{self.http.server_port}"
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
+    def answer(self, name: str) -> tuple[int, str, bytes, int]:
+        """Status, type, body, and how many bytes of it are sent."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.http.shutdown()
+        self.thread.join()
+        self.http.server_close()
+
+
+class Server(Loopback):
+    """/name gives name.mp4 (or .mpd) of a folder, or what ``answers`` says of the name."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        self.folder = folder
+        self.answers: dict[str, list[int]] = {}  # name -> statuses of the next answers; the file when used up
+        self.delay = 0.0  # s, before each answer
+
+    def answer(self, name: str) -> tuple[int, str, bytes, int]:
+        time.sleep(self.delay)
+        left = self.answers.get(name)
+        code = left.pop(0) if left else 200
+        path = next(self.folder.glob(f"{name}.m*"), None)
+        if code != 200 or path is None:
+            return 404 if code == 200 else code, "text/plain", b"no", 2
+        body = path.read_bytes()
+        return 200, "application/dash+xml" if path.suffix == ".mpd" else "video/mp4", body, len(body)
+
     def address(self, clip: ListedClip) -> str:
-        return f"http://127.0.0.1:{self.http.server_port}/{clip.video}/watch"
+        return f"{self.root}/{clip.video}/watch"
 
 
 @pytest.fixture
 def server(videos: Path) -> Iterator[Server]:
     started = Server(videos)
     yield started
-    started.http.shutdown()
-    started.thread.join()
-    started.http.server_close()
+    started.close()
 
 
 def clip(video: str, start: float = 20.0, end: float = 23.0, *labels: str, split: str = "test") -> ListedClip:

@@ -82,35 +82,3 @@ def caffenet_arrays() -> Arrays:
         arrays[f"{name}.weight"] = rng.standard_normal(shape, np.float32) * scale
         arrays[f"{name}.bias"] = rng.standard_normal(shape[0], np.float32)
     return arrays
-
-
-def tensor_bundle(arrays: Arrays) -> tuple[bytes, bytes]:
-    """TensorFlow's ``variables.index`` and ``variables.data`` of these arrays, float32 or int64."""
-    data, entries = b"", [(b"", field(1, 1))]  # the header: one data file
-    for name, array in sorted(arrays.items()):
-        shape = b"".join(field(2, field(1, size)) for size in array.shape)
-        kind = 1 if array.dtype == np.float32 else 9
-        place = field(4, len(data)) + field(5, array.nbytes) + b"\x35abcd"  # and a checksum
-        entries.append((name.encode(), field(1, kind) + field(2, shape) + place))
-        data += array.tobytes()
-    half = len(entries) // 2
-    table, handles = b"", []
-    for part in (entries[:half], entries[half:]):
-        content = table_block(part)
-        handles.append((part[-1][0], varint(len(table)) + varint(len(content))))
-        table += content + bytes(5)  # no compression, checksum
-    content = table_block(handles)
-    footer = (varint(0) + varint(0) + varint(len(table)) + varint(len(content))).ljust(40, b"\0")
-    return table + content + bytes(5) + footer + bytes.fromhex("57fb808b247547db"), data
-
-
-def table_block(entries: list[tuple[bytes, bytes]]) -> bytes:
-    """A LevelDB block with shared prefixes and one restart point."""
-    out, last = b"", b""
-    for key, value in entries:
-        shared = 0
-        while shared < min(len(key), len(last)) and key[shared] == last[shared]:
-            shared += 1
-        out += varint(shared) + varint(len(key) - shared) + varint(len(value)) + key[shared:] + value
-        last = key
-    return out + (0).to_bytes(4, "little") + (1).to_bytes(4, "little")

@@ -38,11 +38,8 @@ EMBEDDING = {"vggish": 128, "yamnet": 1024}  # values a segment of 0.96 s
 
 @cache
 def recipe(name: str) -> Recipe:
-    """What a network's outputs depend on; its weights, known by their hashes, need not be on this machine.
-
-    :raises ValueError: no such network.
-    """
-    version, sources = _known(name)
+    """What a network's outputs depend on; its weights, known by their hashes, need not be on this machine."""
+    version, sources = NETWORKS[name]
     files = [manifests.source(source).file() for source in sources]
     hashes = [file.sha256 or file.sha256_prefix or file.sha1 for file in files]
     if name == "efficientnet-lite0":
@@ -56,10 +53,10 @@ def load(name: str, device: torch.device) -> Any:
 
     EfficientNet-lite0 takes frames as large as they are. Its weights come as a package, those of others are fetched.
 
-    :raises ValueError: no such network. :raises avrepro.fetch.FetchError: the weights cannot be had.
+    :raises avrepro.fetch.FetchError: the weights cannot be had.
     :raises avrepro.backbones.weights.WeightsError: they do not fit.
     """
-    paths = [fetch(source) for source in _known(name)[1]]
+    paths = [fetch(source) for source in NETWORKS[name][1]]
     networks: dict[str, Any] = {"caffenet": CaffeNet, "vggish": VGGish, "yamnet": YAMNet}
     if name in networks:
         return networks[name].pretrained(*paths).to(device)
@@ -71,9 +68,3 @@ def load(name: str, device: torch.device) -> Any:
     from avrepro.backbones.imagenet import AlexNetInception, ResNet152
 
     return (ResNet152 if name == "resnet152" else AlexNetInception)(*paths).to(device)
-
-
-def _known(name: str) -> tuple[int, tuple[str, ...]]:
-    if name not in NETWORKS:
-        raise ValueError(f"unknown network {name!r}, known are {', '.join(NETWORKS)}")
-    return NETWORKS[name]

@@ -41,7 +41,7 @@ class CaffeNet(nn.Module):
         """The network with a .caffemodel's weights, frozen; raises WeightsError where they do not fit."""
         return load_strictly(cls(), path, read_caffemodel)
 
-    def region_maps(self, frames: np.ndarray) -> np.ndarray:
+    def maps(self, frames: np.ndarray) -> np.ndarray:
         """conv5 of frames as large as they are, ``[n, 256, h, w]``, a cell every 16 px, to pool regions from.
 
         Frames are uint8 ``[n, H, W, 3]`` RGB, n >= 1; maps are float32. Cell (i, j) is centred on pixel

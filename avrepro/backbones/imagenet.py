@@ -1,7 +1,7 @@
 """The image networks of Li et al. (2017) and of Fayek and Kumar (2020).
 
 ``maps`` are convolutional, ``pooled`` is one vector a frame, ``classify`` turns those into probabilities of the 1000
-``classes`` of ImageNet.
+classes of ImageNet.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from avrepro.backbones.images import CLASSES, device_of, in_batches, probabilities, to_images
+from avrepro.backbones.images import device_of, in_batches, probabilities, to_images
 from avrepro.backbones.weights import Weights, load_strictly, read_torch
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's pictures, 0..1; torchvision's networks
@@ -31,13 +31,9 @@ class AlexNetInception(nn.Module):
     :raises WeightsError: a file does not fit.
     """
 
-    name = "inception-v4"
-    classes = CLASSES
-
     def __init__(self, alexnet: Path, inception: Path) -> None:
         super().__init__()
-        whole = load_strictly(torchvision.models.alexnet(weights=None), alexnet)
-        self.conv5 = whole.features[:12]
+        self.conv5 = load_strictly(torchvision.models.alexnet(weights=None), alexnet).features[:12]
         network: Any = timm.create_model("inception_v4", pretrained=False)  # Any: its layers are timm's own
         self.inception = load_strictly(network, inception, read=without_background)
 
@@ -67,29 +63,19 @@ class ResNet152(nn.Module):
     :raises WeightsError: the file does not fit.
     """
 
-    name = "resnet152"
-    classes = CLASSES
-
     def __init__(self, path: Path) -> None:
         super().__init__()
         whole = load_strictly(torchvision.models.resnet152(weights=None), path)
         self.convolutions = nn.Sequential(*list(whole.children())[:-2])
-        self.fc = whole.fc
-
-    def maps(self, frames: np.ndarray) -> np.ndarray:
-        """The last maps, [n, 2048, 7, 7]."""
-        return in_batches(self._maps, frames)
 
     def pooled(self, frames: np.ndarray) -> np.ndarray:
         """[n, 2048], the mean over the last maps."""
-        return in_batches(lambda part: self._maps(part).mean((2, 3)), frames)
 
-    def classify(self, pooled: np.ndarray) -> np.ndarray:
-        """Probabilities, [n, 2048] -> [n, 1000]."""
-        return probabilities(self.fc, pooled)
+        def compute(part: np.ndarray) -> Tensor:
+            images = standardised(to_images(part, device_of(self), (224, 224)))
+            return self.convolutions(images).mean((2, 3))
 
-    def _maps(self, frames: np.ndarray) -> Tensor:
-        return self.convolutions(standardised(to_images(frames, device_of(self), (224, 224))))
+        return in_batches(compute, frames)
 
 
 def standardised(images: Tensor) -> Tensor:

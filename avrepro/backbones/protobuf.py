@@ -12,8 +12,7 @@ from torch import Tensor
 
 from avrepro.backbones.weights import Weights
 
-TABLE_MAGIC = bytes.fromhex("57fb808b247547db")  # the last 8 bytes of a LevelDB table
-FOOTER = 48  # bytes at its end: two block handles, padding, the magic number
+FOOTER = 48  # bytes at the end of a LevelDB table: two block handles, padding, a magic number
 FLOAT = 1  # DT_FLOAT of TensorFlow's types.proto
 
 
@@ -46,15 +45,13 @@ def read_variables(index: bytes, data: bytes) -> dict[str, np.ndarray]:
     :param index: content of ``variables.index``, a LevelDB table: names of variables -> ``BundleEntryProto`` messages
         (tensorflow/core/protobuf/tensor_bundle.proto), which hold type, shape, and offset and size of the data.
     :param data: content of ``variables.data-00000-of-00001``.
-    :raises ValueError: not a table, compressed, or shorter than the index says.
+    :raises ValueError, LookupError: not an uncompressed table, or shorter than the index says.
     """
-    if len(index) < FOOTER or not index.endswith(TABLE_MAGIC):
-        raise ValueError(f"{len(index)} bytes of index that do not end as a LevelDB table does")
-    footer = index[-FOOTER:]
-    _, _, position = _handle(footer)  # of the meta index, which bundles do not use
+    # offset and size of the meta index, which bundles do not use, and of the index of blocks
+    (_, _, *blocks), _ = varints(index, len(index) - FOOTER, 4)
     variables = {}
-    for _, handle in _block(index, *_handle(footer, position)[:2]):
-        for key, value in _block(index, *_handle(handle)[:2]):
+    for _, handle in _block(index, *blocks):
+        for key, value in _block(index, *varints(handle, 0, 2)[0]):
             entry = message(value)
             if not key or entry.get(1) != [FLOAT]:
                 continue  # the bundle's header, or an entry of another type (the saved object graph, a counter)
@@ -66,32 +63,21 @@ def read_variables(index: bytes, data: bytes) -> dict[str, np.ndarray]:
 
 def _block(table: bytes, offset: int, size: int) -> Iterator[tuple[bytes, bytes]]:
     """Entries of one block; keys are stored without the prefix they share with the key before."""
-    block, compression = table[offset : offset + size], table[offset + size]
-    if compression != 0:
-        raise ValueError("the checkpoint's index is compressed: expected an uncompressed table")
+    block = table[offset : offset + size]
     restarts = int.from_bytes(block[-4:], "little")  # offsets for binary search, after the entries
     position, key = 0, b""
     while position < size - 4 - 4 * restarts:
-        shared, position = varint(block, position)
-        unshared, position = varint(block, position)
-        length, position = varint(block, position)
+        (shared, unshared, length), position = varints(block, position, 3)
         key = key[:shared] + block[position : position + unshared]
         position += unshared
         yield key, block[position : position + length]
         position += length
 
 
-def _handle(buffer: bytes, position: int = 0) -> tuple[int, int, int]:
-    """Offset and size of a block, and the position after them."""
-    offset, position = varint(buffer, position)
-    size, position = varint(buffer, position)
-    return offset, size, position
-
-
 def message(buffer: bytes) -> dict[int, list[Any]]:
     """Fields by number, each a list in order: integers, or bytes (texts, messages, packed numbers).
 
-    :raises ValueError: cut short, or no message. :raises IndexError: cut short within a number.
+    :raises ValueError: no message. :raises IndexError: cut short within a number.
     """
     fields: dict[int, list[Any]] = {}
     position = 0
@@ -106,13 +92,20 @@ def message(buffer: bytes) -> dict[int, list[Any]]:
             if wire == 2:
                 length, position = varint(buffer, position)
             value = buffer[position : position + length]
-            if len(value) < length:
-                raise ValueError(f"field {number} should have {length} bytes, found {len(value)}: cut short")
             position += length
         else:
             raise ValueError(f"field {number} is of unknown wire type {wire}: not a protocol buffer message")
         fields.setdefault(number, []).append(value)
     return fields
+
+
+def varints(buffer: bytes, position: int, count: int) -> tuple[list[int], int]:
+    """Numbers one after the other, and the position after them."""
+    values = []
+    for _ in range(count):
+        value, position = varint(buffer, position)
+        values.append(value)
+    return values, position
 
 
 def varint(buffer: bytes, position: int) -> tuple[int, int]:

@@ -15,7 +15,7 @@ Weights = dict[str, Tensor]
 
 
 class WeightsError(ValueError):
-    """A weight file that cannot be read or does not fit its network; names file, expected and found."""
+    """A weight file that cannot be read or does not fit its network; names the file and what was expected."""
 
 
 def read_torch(path: Path) -> Weights:
@@ -33,27 +33,14 @@ def load_strictly(network: Network, path: Path, read: Callable[[Path], Weights] 
     :returns: the network, frozen, in evaluation mode.
     :raises WeightsError: no such file, cut short, damaged, of another format, or of another architecture.
     """
-    own = {name: list(value.shape) for name, value in network.state_dict().items()}
-    expected = f"{path}: expected the {len(own)} arrays of {type(network).__name__}"
+    own = network.state_dict()
+    counters = {name: value for name, value in own.items() if name.endswith(".num_batches_tracked")}
     try:
-        weights = read(path)
-        shapes = {name: list(value.shape) for name, value in weights.items()}
+        network.load_state_dict(counters | read(path), strict=True)
     except Exception as error:  # readers of broken files raise anything between EOFError and their own kinds
-        found = f"{path.stat().st_size} bytes" if path.is_file() else "no such file"
         reason = str(error)[:300]
         if isinstance(error, pickle.UnpicklingError):  # torch's message advises to trust the file
             reason = "a pickle that is damaged or asks for code to be run, which is refused"
-        raise WeightsError(f"{expected}; found {found}, which cannot be read: {reason}") from error
-    counters = {name for name in own if name.endswith(".num_batches_tracked")}
-    differences = {
-        "missing": [f"{name} {shape}" for name, shape in own.items() if name not in shapes.keys() | counters],
-        "not expected": [f"{name} {shape}" for name, shape in shapes.items() if name not in own],
-        "of another shape": [
-            f"{name} {shape} instead of {own[name]}" for name, shape in shapes.items() if own.get(name, shape) != shape
-        ],
-    }
-    if any(differences.values()):
-        parts = [f"{len(names)} {kind}: {', '.join(names[:3])}" for kind, names in differences.items() if names]
-        raise WeightsError(f"{expected}; found {len(shapes)}; {'; '.join(parts)}")
-    network.load_state_dict(network.state_dict() | weights, strict=True)
+        expected = f"the {len(own)} arrays of {type(network).__name__}"
+        raise WeightsError(f"{path} does not hold {expected}: {reason}") from error
     return network.requires_grad_(False).eval()

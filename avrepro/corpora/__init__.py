@@ -27,7 +27,16 @@ __all__ = [
 
 # Version of those that are not rendered: raised by hand whenever the same files and lists give other clips.
 VERSIONS = {"folder": 1, "esc10": 1, "dcase2017": 1, "audioset": 1}
-NAMES = ("demo", "demo-null", "folder", "paired", "esc10", "dcase2017", "audioset")
+TAKES = {  # name -> parameters besides profile, seed and jobs
+    "demo": ("asynchrony", "gap"),
+    "demo-null": ("asynchrony", "gap"),
+    "folder": ("clips", "labels"),
+    "paired": ("clips", "labels", "strict"),
+    "esc10": ("clips",),
+    "dcase2017": ("clips", "labels"),
+    "audioset": ("clips", "labels"),
+}
+NAMES = tuple(TAKES)
 PAIRED_SIZES = {"ci": {"clips_per_class": 5}}  # other profiles: the loader's own
 
 
@@ -61,7 +70,7 @@ def load(
     Raises CorpusError for an unknown name, a parameter that the corpus lacks or does not take, and what
     the corpus itself finds wrong.
     """
-    _check(name, asynchrony, gap, clips, labels, strict)
+    _check(name, asynchrony=asynchrony, gap=gap, clips=clips, labels=labels, strict=strict)
     drawn = 0 if seed is None else seed
     if name == "folder":
         from avrepro.corpora.folder import load_folder
@@ -101,12 +110,11 @@ def recipe(
     labels: str | Path | None = None,
     strict: bool = False,
 ) -> Recipe:
-    """What the corpus of a name depends on, with the parameters of :func:`load`; no clip is rendered or read.
+    """What the corpus of a name depends on, with the parameters and errors of :func:`load`; no clip is rendered.
 
-    Of ``demo``, ``demo-null`` and ``paired`` it is all, and its key is ``Corpus.digest``. Of the others it lacks the
-    data, whose digest is ``Corpus.digest``. Raises CorpusError as :func:`load`.
+    The key is ``Corpus.digest`` where clips are rendered; of other corpora the recipe lacks the data.
     """
-    _check(name, asynchrony, gap, clips, labels, strict)
+    _check(name, asynchrony=asynchrony, gap=gap, clips=clips, labels=labels, strict=strict)
     drawn = 0 if seed is None else seed
     if name == "paired":
         from avrepro.corpora.paired import paired_recipe
@@ -131,19 +139,13 @@ def identity(name: str, modalities: Sequence[str], **choices: Any) -> str:
     return recipe(name, **choices).key
 
 
-def _check(name: str, asynchrony: object, gap: object, clips: object, labels: object, strict: bool) -> None:
+def _check(name: str, **given: Any) -> None:
     """CorpusError for an unknown corpus, and for parameters that it does not take."""
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
-    demo = name.startswith("demo")
-    for dial, value in (("asynchrony", asynchrony), ("gap", gap)):
-        if value is not None and not demo:
-            raise CorpusError(f"{dial} is a dial of the demo world; corpus {name!r} has none")
-    if demo and (clips is not None or labels is not None):
-        raise CorpusError(f"corpus {name!r} renders its own clips and labels; give yours to corpus 'folder'")
-    if strict and name != "paired":
-        raise CorpusError(f"strict belongs to corpus 'paired'; corpus {name!r} has no such labels")
-    if name == "esc10" and labels is not None:
-        raise CorpusError("corpus 'esc10' has its labels in the names of its folders; leave labels out")
+    for parameter, value in given.items():
+        if value is not None and value is not False and parameter not in TAKES[name]:
+            takers = ", ".join(corpus for corpus, takes in TAKES.items() if parameter in takes)
+            raise CorpusError(f"corpus {name!r} takes no {parameter}; these do: {takers}")

@@ -5,23 +5,16 @@ Only load_audioset looks for the clips themselves.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from avrepro.corpora.base import Corpus, CorpusError, ListedClip, MissingClip
-from avrepro.corpora.download import NOT_FETCHED, STATUSES, corpus_of
-from avrepro.corpora.statistics import co_occurrence
+from avrepro.corpora.download import NEVER_FETCHED, corpus_of, read_statuses
 from avrepro.corpora.tables import as_seconds, check, listed_clips, read_table
 from avrepro.fetch import at_hand, fetch
 from avrepro.home import home
@@ -39,22 +32,11 @@ LONG_LIST = 50_000_000  # bytes; the unbalanced list has about 100 MB
 HEADER_LINES = 3  # when it was made; how many clips and labels it holds; the columns
 VALIDATION_CLIPS = 25_000  # of the training list; Fayek & Kumar 2020, section 4.1
 VALIDATION_SHARE = 0.1  # of a shorter training list at most: 2,216 of the balanced one
-MOST_MISSING = 1000  # of one split and for one reason that are named one by one
-
-
-class LabelStatistics(NamedTuple):
-    """What the labels of a list are like."""
-
-    clips: int
-    labels_per_clip: float  # mean
-    counts: pd.Series  # int64 [classes], clips that hold each class; the commonest first
+MOST_MISSING = 1000  # of one split that were never fetched and are named one by one
 
 
 def read_classes(path: Path) -> dict[str, str]:
-    """AudioSet's identifier -> name of each class, in the official order (index,mid,display_name below a header).
-
-    Raises CorpusError where the indices do not count from 0, or an identifier or a name occurs twice.
-    """
+    """AudioSet's identifier -> name of each class, in the official order; CorpusError for another table."""
     table = read_table(path, ("index", "identifier", "name"), skip=1)
     number = pd.to_numeric(table["index"], errors="coerce")
     check(path, number == table.index - table.index[0], "classes numbered 0, 1, 2 ...", table)
@@ -66,10 +48,9 @@ def read_classes(path: Path) -> dict[str, str]:
 def read_segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
     """An official list of clips (video, start, end, "identifiers"), one row a clip in the file's order.
 
-    ``names``: identifier -> name, see read_classes. Columns: clip (str, for example "--4gqARaEJE_0.000_10.000"),
-    video (str), start, end (float64, s in the video), labels (tuples of names, in the list's order). Raises
-    CorpusError for a line that is not of that form, an unknown class, and a list that does not hold as many clips
-    and labels as its header says.
+    ``names``: see read_classes. Columns: clip (str, for example "--4gqARaEJE_0.000_10.000"), video (str), start, end
+    (float64, s in the video), labels (tuples of names). Raises CorpusError for a line of another form, and a list that
+    does not hold as many clips and labels as its header says.
     """
     if path.is_file() and path.stat().st_size > LONG_LIST:
         say(f"reading {path}: two million clips, about half a minute and 1 GB of memory")
@@ -90,30 +71,23 @@ def read_segments(path: Path, names: dict[str, str]) -> pd.DataFrame:
     return table.assign(clip=clip, labels=labels)[["clip", "video", "start", "end", "labels"]]
 
 
-def segments(split: str) -> pd.DataFrame:
+def segments(name: str) -> pd.DataFrame:
     """The official list "balanced", "unbalanced" or "evaluation" as a table, see read_segments; it is fetched."""
-    if split not in LISTS:
-        raise CorpusError(f"AudioSet has no list {split!r}, only {', '.join(LISTS)}")
-    source, name, _ = LISTS[split]
-    return read_segments(fetch(source, name), read_classes(fetch("audioset", CLASS_LIST)))
+    if name not in LISTS:
+        raise CorpusError(f"AudioSet has no list {name!r}, only {', '.join(LISTS)}")
+    source, file, _ = LISTS[name]
+    return read_segments(fetch(source, file), read_classes(fetch("audioset", CLASS_LIST)))
 
 
-def listed(split: str) -> tuple[ListedClip, ...]:
-    """The clips of the official list "balanced" (22,160), "unbalanced" (2,041,789) or "evaluation" (20,371).
-
-    The first two are for training and have the split "train" here, the last has "evaluation".
-    """
-    return listed_clips(segments(split).assign(split=LISTS[split][2]))
+def listed_in(name: str) -> tuple[ListedClip, ...]:
+    """The clips of the official list "balanced" (22,160), "unbalanced" (2,041,789) or "evaluation" (20,371)."""
+    return listed_clips(segments(name).assign(split=LISTS[name][2]))
 
 
-def label_statistics(table: pd.DataFrame, names: dict[str, str]) -> LabelStatistics:
-    """Statistics of a list (read_segments) as Fayek & Kumar (2020, section 4.1) give them of theirs.
-
-    ``names``: identifier -> name, see read_classes.
-    """
-    together = co_occurrence(table["labels"].tolist(), tuple(names.values()))
-    counts = pd.Series(np.diag(together), together.index)
-    return LabelStatistics(len(table), counts.sum() / len(table), counts.sort_values(ascending=False, kind="stable"))
+def label_counts(table: pd.DataFrame, names: dict[str, str]) -> pd.Series:
+    """Clips of a list (read_segments) that hold each class (read_classes), int64 [classes], the commonest first."""
+    counts = table["labels"].explode().value_counts().reindex(list(names.values()), fill_value=0)
+    return counts.sort_values(ascending=False, kind="stable")
 
 
 def load_audioset(clips: str | Path | None = None, lists: str | Path | None = None, seed: int = 0) -> Corpus:
@@ -128,21 +102,20 @@ def load_audioset(clips: str | Path | None = None, lists: str | Path | None = No
     class_labels_indices.csv if the classes are others. By default they are fetched; the unbalanced list is used where
     it was fetched before.
 
-    The other clips are in ``Corpus.missing``, each with its reason. More than 1,000 of one split that are missing for
-    the same reason are one entry there, whose id says how many.
+    The other clips are in ``Corpus.missing``, each with its reason. More than 1,000 of one split that were never
+    fetched are one entry there, whose id says how many.
     """
     table, names = _lists_in_use(None if lists is None else Path(lists), seed)
     media, folder = None if clips is None else Path(clips), home() / "clips" / "audioset"
-    recorded = _recorded(folder)
-    known = table["clip"].isin(recorded)
-    if other := len(recorded) - int(known.sum()):
-        say(f"audioset: {other:,} clips that were fetched are in none of these lists and are left out")
-    known |= table["video"].isin(_videos(media))
     # Two million clips that nothing is known about need no objects.
+    known = table["clip"].isin(read_statuses(folder).keys()) | table["video"].isin(_videos(media))
     found = corpus_of("audioset", tuple(names.values()), listed_clips(table[known]), folder, media=media)
-    reason = f"{NOT_FETCHED}: avrepro data clips fetches it"
-    others = (MissingClip(*row, reason) for row in zip(table["clip"][~known], table["split"][~known], strict=True))
-    return replace(found, missing=_summarised(chain(found.missing, others)))
+    missing = list(found.missing)
+    for split, ids in table[~known].groupby("split")["clip"]:
+        if len(ids) > MOST_MISSING:
+            ids = [f"{len(ids):,} clips"]
+        missing += [MissingClip(one, str(split), NEVER_FETCHED) for one in ids]
+    return replace(found, missing=tuple(sorted(missing, key=lambda clip: (clip.id, clip.split))))
 
 
 def _lists_in_use(lists: Path | None, seed: int) -> tuple[pd.DataFrame, dict[str, str]]:
@@ -150,8 +123,8 @@ def _lists_in_use(lists: Path | None, seed: int) -> tuple[pd.DataFrame, dict[str
     large = LISTS["unbalanced"][1]
     found = at_hand("audioset_unbalanced") if lists is None else (lists / large).is_file()
     training = "unbalanced" if found else "balanced"
-    own_classes = lists is not None and (lists / CLASS_LIST).is_file()
-    names = read_classes(lists / CLASS_LIST if lists and own_classes else fetch("audioset", CLASS_LIST))
+    own_classes = None if lists is None else lists / CLASS_LIST
+    names = read_classes(own_classes if own_classes and own_classes.is_file() else fetch("audioset", CLASS_LIST))
     tables = []
     for source, name, split in (LISTS[training], LISTS["evaluation"]):
         path = fetch(source, name) if lists is None else lists / name
@@ -165,37 +138,10 @@ def _lists_in_use(lists: Path | None, seed: int) -> tuple[pd.DataFrame, dict[str
     return pd.concat(tables, ignore_index=True), names
 
 
-def _recorded(folder: Path) -> set[str]:
-    """Ids of the clips that have a status; lines that cannot be read are reported by ``download``."""
-    ids = set()
-    with suppress(FileNotFoundError), (folder / "status.jsonl").open(encoding="utf-8", errors="replace") as lines:
-        for line in lines:
-            with suppress(ValueError, KeyError, TypeError):
-                ids.add(json.loads(line)["id"])
-    return ids
-
-
 def _videos(media: Path | None) -> set[str]:
     """What may be the ids of videos in the names of the files below a folder; some releases put a 'Y' before it."""
     stems = [] if media is None else [name for *_, names in os.walk(media, followlinks=True) for name in names]
     return {stem[:11] for stem in stems} | {stem[1:12] for stem in stems if stem.startswith("Y")}
-
-
-def _summarised(missing: Iterable[MissingClip]) -> tuple[MissingClip, ...]:
-    """Clips one by one, in the order of their ids; or one entry where very many are missing for the same reason."""
-    named: dict[tuple[str, str], list[MissingClip]] = defaultdict(list)
-    counts: Counter[tuple[str, str]] = Counter()
-    for clip in missing:
-        status = clip.reason.partition(":")[0]
-        group = clip.split, status if status in STATUSES else NOT_FETCHED
-        counts[group] += 1
-        if counts[group] <= MOST_MISSING:
-            named[group].append(clip)
-    for (split, status), count in counts.items():
-        if count > MOST_MISSING:
-            advice = "avrepro data clips fetches them" if status == NOT_FETCHED else "see status.jsonl"
-            named[split, status] = [MissingClip(f"{count:,} clips", split, f"{status}: {advice}")]
-    return tuple(sorted(chain.from_iterable(named.values()), key=lambda clip: (clip.id, clip.split)))
 
 
 def _named(text: str, names: dict[str, str]) -> tuple[str, ...]:

@@ -19,10 +19,11 @@ from avrepro.fetch import fetch
 from avrepro.home import home
 
 SOURCE = "dcase2017_task4"
+# Official list -> file, and the splits that its clips are in here.
 LISTS = {
-    "training": "training_set.csv",
-    "testing": "testing_set.csv",
-    "evaluation": "groundtruth_release/groundtruth_weak_label_evaluation_set.csv",  # it has no list of its own
+    "training": ("training_set.csv", ("train", "validation")),
+    "testing": ("testing_set.csv", ("test",)),
+    "evaluation": ("groundtruth_release/groundtruth_weak_label_evaluation_set.csv", ("evaluation",)),  # no own list
 }
 # AudioSet's identifier -> name in the ground truth, in the order of the official list of classes.
 NAME_OF_ID = {
@@ -57,19 +58,15 @@ def read_list(path: Path) -> pd.DataFrame:
     """An official list of clips (video,start,end,"names","identifiers"), one row a clip in the file's order.
 
     Columns: clip (str), video (str), start, end (float64, s in the video), labels (tuples of CLASSES). Raises
-    CorpusError for a line of another form, names and identifiers that disagree, and a clip that is listed twice.
+    CorpusError for a line of another form, and a clip that is listed twice.
     """
     table = read_table(path, ("video", "start", "end", "names", "identifiers"))
-    clip = (table["video"] + "_" + table["start"] + "_" + table["end"]).rename("clip")
+    clip = table["video"] + "_" + table["start"] + "_" + table["end"]
     check(path, clip.str.fullmatch(CLIP), "video (11 characters), start and end (s, with 3 decimals)", table)
     # Names hold commas themselves, identifiers do not: the labels are read from these. Few combinations occur.
     known = {text: tuple(map(NAME_OF_ID.get, text.split(","))) for text in table["identifiers"].unique()}
     labels = table["identifiers"].map(known)
     check(path, ~labels.map(lambda names: None in names), "identifiers of the 17 classes", table)
-    names = table["names"]
-    for short, long in SHORT_NAMES.items():
-        names = names.str.replace(short, long, regex=False)
-    check(path, names == labels.map(",".join), "names that say what the identifiers say", table)
     check(path, ~clip.duplicated(), "each clip once", table)
     table = as_seconds(path, table, "start", "end")
     check(path, table["start"] < table["end"], "an end after the start", table)
@@ -93,9 +90,8 @@ def read_strong(path: Path) -> pd.DataFrame:
 
     Columns: clip (str, without ".wav"), onset, offset (float64, s in the clip), label (category of CLASSES), timed
     (bool). ``timed`` is False where onset and offset are 0: the class is among the weak labels of the clip, but no time
-    is given for it. The testing list has 36 such rows (for one of these, another row does give a time), the evaluation
-    list 150. Why, the lists do not say; the official evaluator's reader leaves rows that end at 0 out and counts their
-    clips. Raises CorpusError for a line of another form, and an event that does not last.
+    is given for it (36 rows of the testing list, 150 of the evaluation list; why, the lists do not say). Raises
+    CorpusError for a line of another form, and an event that does not last.
     """
     table = _events(path).rename(columns={"start": "onset", "end": "offset"})
     timed = table["onset"] < table["offset"]
@@ -106,8 +102,7 @@ def read_strong(path: Path) -> pd.DataFrame:
 def read_predictions(path: Path) -> pd.DataFrame:
     """A file of predictions in the official form (as weak labels), one row a predicted label, in the file's order.
 
-    Columns: clip (str, without ".wav"), label (str; "" where nothing is predicted for the clip). The label need not be
-    one of the 17 classes: the official evaluator counts others as false alarms. CorpusError for a line of another form.
+    Columns: clip (str, without ".wav"), label (str, not only of CLASSES; "" where nothing is predicted for the clip).
     """
     table = read_table(path, EVENT, sep="\t", optional=EVENT[1:])
     check(path, (table["start"] == "") == (table["end"] == ""), "start and end, or neither", table)
@@ -116,11 +111,7 @@ def read_predictions(path: Path) -> pd.DataFrame:
 
 
 def read_probabilities(path: Path) -> pd.DataFrame:
-    """A table of class probabilities (clip.wav and 17 numbers in the order of CLASSES; tabs between; may be .gz).
-
-    Returns float64 [clips, CLASSES] with the clips (without ".wav") as index. CorpusError where a number is none, or
-    outside 0..1, and for a clip that occurs twice.
-    """
+    """Class probabilities (clip.wav and 17 numbers; tabs between), float64 [clips, CLASSES]; the index is the clips."""
     table = read_table(path, ("clip", *CLASSES), sep="\t")
     clip = table["clip"].str.removesuffix(".wav")
     check(path, ~clip.duplicated(), "each clip once", table)
@@ -135,8 +126,15 @@ def as_matrix(rows: pd.DataFrame, clips: Sequence[str], classes: Sequence[str] =
     Raises CorpusError for a row whose clip or class is not among those given.
     """
     rows = rows[rows["label"] != ""]
+    places = []
+    for column, names, what in (("clip", clips, "clips"), ("label", classes, "classes")):
+        place = pd.Index(names).get_indexer(rows[column])
+        if (place < 0).any():
+            line, found = rows.index[place < 0][0], rows[column][place < 0].iloc[0]
+            raise CorpusError(f"line {line}: {column} {found!r} is not among the {len(names)} {what} to be scored")
+        places.append(place)
     matrix = np.zeros((len(clips), len(classes)), dtype=bool)
-    matrix[_places(rows["clip"], clips, "clips"), _places(rows["label"], classes, "classes")] = True
+    matrix[tuple(places)] = True
     return matrix
 
 
@@ -146,12 +144,10 @@ def validation_clips(targets: np.ndarray, count: int | None = None, seed: int = 
     Li et al. (2017, section 3.1) "reserved 1,142 clips from the training set to make a balanced validation set"; they
     do not say which clips, nor how they were chosen. Here one clip after the other is drawn for the class that has the
     fewest so far (of equals, for the rarest in the list), at random among its clips that bring along the fewest
-    labels of classes that are ahead of it. So the classes rise together, and clips with several labels stay in: 1.23
-    labels a clip, where the testing list has 1.24 and the evaluation list 1.22.
+    labels of classes that are ahead of it. So the classes rise together, and clips with several labels stay in.
 
     targets: bool [clips, classes]; count: by default 1,142 of 51,172 clips, the same share of another list, and at
-    least one. Returns bool [clips], True for ``count`` of them. Raises CorpusError where so many clips with a label
-    are not there.
+    least one. Returns bool [clips]. Raises CorpusError where there are fewer clips with a label.
     """
     count = max(1, round(VALIDATION_SHARE * len(targets))) if count is None else count
     size = targets.sum(axis=0)
@@ -184,10 +180,8 @@ def listed(seed: int = 0, lists: str | Path | None = None) -> tuple[ListedClip, 
 
     seed: of validation_clips, which are drawn out of the training list.
     lists: folder that holds the three files of LISTS; by default they are fetched.
-
-    ``avrepro.corpora.statistics.class_counts(listed(), CLASSES)`` shows how balanced the splits are.
     """
-    paths = {part: fetch(SOURCE, name) if lists is None else Path(lists) / name for part, name in LISTS.items()}
+    paths = {part: fetch(SOURCE, name) if lists is None else Path(lists) / name for part, (name, _) in LISTS.items()}
     training = read_list(paths["training"])
     rows = training.explode("labels").rename(columns={"labels": "label"})
     held_out = validation_clips(as_matrix(rows, training["clip"].tolist()), seed=seed)
@@ -203,14 +197,12 @@ def listed(seed: int = 0, lists: str | Path | None = None) -> tuple[ListedClip, 
     return listed_clips(table)
 
 
-def _places(column: pd.Series, names: Sequence[str], what: str) -> np.ndarray:
-    places = pd.Index(names).get_indexer(column)
-    if (places < 0).any():
-        raise CorpusError(
-            f"line {column.index[places < 0][0]}: {column.name} {column[places < 0].iloc[0]!r} is not among the "
-            f"{len(names)} {what} to be scored"
-        )
-    return places
+def listed_in(name: str) -> tuple[ListedClip, ...]:
+    """The clips of the official list "training", "testing" or "evaluation"; CorpusError for another name."""
+    if name not in LISTS:
+        raise CorpusError(f"DCASE 2017 Task 4 has no list {name!r}, only {', '.join(LISTS)}")
+    _, splits = LISTS[name]
+    return tuple(clip for clip in listed() if clip.split in splits)
 
 
 def _events(path: Path) -> pd.DataFrame:

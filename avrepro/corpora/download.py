@@ -29,9 +29,9 @@ from avrepro.cutting import Unusable, examine
 from avrepro.media import MediaError, stream_digest
 from avrepro.progress import say, track
 
-STATUSES = ("ok", "unavailable", "private", "no sound track", "no picture", "too short", "error")
-NOT_FETCHED = "not fetched"  # of a clip that nothing was found out about; never written
 FINAL = ("unavailable", "private", "no sound track", "no picture", "too short")  # asking again gives the same
+NOT_FETCHED = "not fetched"  # of a clip that nothing was found out about; never written
+NEVER_FETCHED = "not fetched: avrepro data clips fetches it"
 # Of one stem the first suffix found is taken; files of sound alone are named so that their row can say so.
 SUFFIXES = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".flv", ".m4v", ".3gp", ".mpg", ".wav", ".flac", ".m4a", ".ogg")
 STOPPING = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)  # no other clip would fare better
@@ -43,7 +43,7 @@ class Status:
 
     id: str
     split: str
-    status: str  # one of STATUSES
+    status: str  # "ok", one of FINAL, "error" or NOT_FETCHED
     reason: str = ""  # why it is not ok, in words
     file: str = ""  # relative to the status file's folder, or absolute
     size: int = 0  # bytes
@@ -71,29 +71,24 @@ def collect(
 ) -> pd.DataFrame:
     """Make the listed clips usable, as far as they can be had, and record of every one what became of it.
 
-    Parameters
-    ----------
     folder: holds the status file, and the clips as ``<id>.mp4`` where they are downloaded.
     media: a folder of clips that are there already. They are found by name below it (``find_files``), examined, and
         used where they lie: nothing in it is changed, nothing is downloaded.
     jobs: clips at a time.
-    retry: ask again for what was found unavailable, private, silent, without pictures or too short. Errors are
-        always tried again; clips that are ok and still there never are.
+    retry: ask again for what is FINAL. Errors are always tried again; clips that are ok and still there never are.
     address: where a clip's video is.
     cookies: a browser's cookies (Netscape format) for yt-dlp, for when YouTube wants to see a signed-in reader.
     limiter: how long to pause when the server limits requests.
 
-    Returns ``statuses(listed, folder)``. Raises CorpusError where the list, ``media`` or ``folder`` cannot be used,
-    where another run is collecting into ``folder``, and where yt-dlp is needed and missing. What fails for one
-    clip is a row.
+    Returns ``statuses(listed, folder)``. Raises CorpusError where ``media`` or ``folder`` cannot be used, where another
+    run is collecting into ``folder``, and where yt-dlp is needed and missing. What fails for one clip is a row.
     """
-    _check_list(listed)
     folder.mkdir(parents=True, exist_ok=True)
     limiter = limiter or RateLimiter()
     try:
         with FileLock(folder / ".lock", timeout=0):
             _tidy(folder)
-            rows = _read(folder)
+            rows = read_statuses(folder)
             if media is None:
                 todo = [clip for clip in listed if not _settled(rows.get(clip.id), folder, retry)]
                 if todo and find_spec("yt_dlp") is None:
@@ -101,14 +96,23 @@ def collect(
                         "yt-dlp is not installed, which downloads the clips: pip install -U 'yt-dlp[default,deno]'; "
                         "or give a folder that holds them (media)"
                     )
-                work = partial(_download, folder=folder, limiter=limiter, address=address, cookies=cookies)
+
+                def work(clip: ListedClip) -> Status:
+                    target = folder / f"{clip.id}.mp4"
+                    get = partial(fetch_clip, clip, target, limiter, address, cookies)
+                    return _status(clip, "download", target, target.name, get)
+
             else:
                 files = find_files(listed, media)
                 as_before = {
                     clip for clip, row in rows.items() if row.file == str(files.get(clip)) and row.present(folder)
                 }
                 todo = [clip for clip in listed if clip.id in files and clip.id not in as_before]
-                work = partial(_examine_file, files=files)
+
+                def work(clip: ListedClip) -> Status:
+                    path = files[clip.id]
+                    return _status(clip, "media", path, str(path), partial(examine, path, clip.end - clip.start))
+
             _work_off(todo, work, folder, jobs, limiter)
     except Timeout:
         raise CorpusError(f"{folder}: another run is collecting clips here; wait for it or end it") from None
@@ -130,7 +134,7 @@ def statuses(listed: Sequence[ListedClip], folder: Path) -> pd.DataFrame:
 
     ``status`` is 'not fetched' where nothing is known, and where a file that was ok is gone or has changed.
     """
-    rows = _read(folder)
+    rows = read_statuses(folder)
     return pd.DataFrame([asdict(_now(clip, rows, folder)) for clip in listed], columns=list(Status.__annotations__))
 
 
@@ -141,10 +145,9 @@ def corpus_of(
 
     Where ``media`` is given, the clips in it are examined first (see ``collect``). Nothing is downloaded.
     """
-    _check_list(listed)
     if media is not None:
         collect(listed, folder, media=media)
-    rows = _read(folder)
+    rows = read_statuses(folder)
     clips: list[Clip] = []
     missing: list[MissingClip] = []
     contents = []
@@ -162,8 +165,8 @@ def corpus_of(
 def find_files(listed: Sequence[ListedClip], media: Path) -> dict[str, Path]:
     """Clip id -> its file below ``media``, for the clips that have one.
 
-    Names that are known, each also with the 'Y' before it that some releases have, and any suffix of SUFFIXES:
-    video_start_end and video_start (s, three decimals), and the video's id alone where one clip of it is listed.
+    Names are video_start_end, video_start (s, three decimals), or the video's id alone where one clip of it is listed;
+    some releases put a 'Y' before it.
     """
     if not media.is_dir():
         raise CorpusError(f"{media}: not a folder; give the folder that holds the clips")
@@ -187,16 +190,6 @@ def find_files(listed: Sequence[ListedClip], media: Path) -> dict[str, Path]:
     return found
 
 
-def _check_list(listed: Sequence[ListedClip]) -> None:
-    seen: set[str] = set()
-    for clip in listed:
-        if clip.id in seen:
-            raise CorpusError(f"clip {clip.id!r} is listed twice")
-        if os.path.basename(clip.id) != clip.id or clip.id in ("", ".", ".."):
-            raise CorpusError(f"clip {clip.id!r} cannot be the name of a file; expected video_start_end")
-        seen.add(clip.id)
-
-
 def _settled(row: Status | None, folder: Path, retry: bool) -> bool:
     """Whether a clip needs no download; what was found in somebody's files says nothing of the original."""
     if row is None:
@@ -208,22 +201,10 @@ def _now(clip: ListedClip, rows: Mapping[str, Status], folder: Path) -> Status:
     row = rows.get(clip.id)
     if row is not None and (row.status != "ok" or row.present(folder)):
         return replace(row, split=clip.split)  # a list may be split anew since
-    reason = "not fetched: avrepro data clips fetches it"
+    reason = NEVER_FETCHED
     if row is not None:
         reason = f"{folder / row.file} is gone or has changed since; run avrepro data clips again"
     return Status(clip.id, clip.split, NOT_FETCHED, reason)
-
-
-def _download(
-    clip: ListedClip, *, folder: Path, limiter: RateLimiter, address: Callable[[ListedClip], str], cookies: Path | None
-) -> Status:
-    target = folder / f"{clip.id}.mp4"
-    return _status(clip, "download", target, target.name, lambda: fetch_clip(clip, target, limiter, address, cookies))
-
-
-def _examine_file(clip: ListedClip, *, files: Mapping[str, Path]) -> Status:
-    path = files[clip.id]
-    return _status(clip, "media", path, str(path), lambda: examine(path, clip.end - clip.start))
 
 
 def _status(
@@ -235,10 +216,8 @@ def _status(
         duration = round(get(), 3)
         digest = sha256((stream_digest(path, "audio") + stream_digest(path, "video")).encode()).hexdigest()
         row = replace(row, status="ok", file=file, size=path.stat().st_size, duration=duration, digest=digest)
-    except Unusable as error:
-        row = replace(row, status=error.status, reason=error.reason)
-    except MediaError as error:
-        row = replace(row, reason=error.reason)
+    except (Unusable, MediaError) as error:
+        row = replace(row, status=getattr(error, "status", "error"), reason=error.reason)
     except Exception as error:  # one bad clip stops nothing
         if isinstance(error, Stopped) or getattr(error, "errno", None) in STOPPING:
             raise
@@ -278,8 +257,8 @@ def _tidy(folder: Path) -> None:
             file.truncate(content.rfind(b"\n") + 1)
 
 
-def _read(folder: Path) -> dict[str, Status]:
-    """The last row of each clip."""
+def read_statuses(folder: Path) -> dict[str, Status]:
+    """The last row of each clip in ``folder/status.jsonl``; CorpusError names a line that is none."""
     path = folder / "status.jsonl"
     rows: dict[str, Status] = {}
     if path.is_file():

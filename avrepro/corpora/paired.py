@@ -2,20 +2,13 @@
 
 A manifest is a CSV file with a row an item: ``path`` (or ``name``; within its folder), ``label``, ``modality`` (audio
 or image) and, where wanted, ``group`` (what comes from the same source shares one; by default each item is its own),
-``strict`` (1, the default, or 0 for a label that is no person's or is a stand-in) and ``sha256``. Other columns are
-left alone; ``data_manifests/paired.csv`` has the public source and licence of each of its items.
+``strict`` (1, the default, or 0 for a label that is no person's or is a stand-in) and ``sha256``.
 
 Sound events, the corpus's classes, are the labels with at least three groups of recordings, so that each split has
-some; recordings of other labels ("Car passing by" in ``paired.csv`` has two groups) are left out. Photographs of any
-label are shown, of others than the events as distraction alone (Bicycle and "Car passing by"); an event without
-photographs (Screaming) sounds over other pictures. A label is the manifest's word for an item and no more: a Train
-horn is not a Train too.
-
-No group is in two splits, whatever its labels and kinds, and each event has recordings in every split (where groups
-with several labels forbid it, a message says so). Recordings and photographs are used up to three times within their
-split: its clips are not independent of each other, and intervals that take them to be are too narrow. ``Clip.sources``
-are the groups of a clip's recordings, and of its photographs of its own labels (not those of distractions). What a
-clip is made of stands in ``paired_render``.
+some. Photographs of any label are shown, of others than the events as distraction alone. No group is in two splits.
+Recordings and photographs are used up to three times within their split: its clips are not independent of each other,
+and intervals that take them to be are too narrow. ``Clip.sources`` are the groups of a clip's recordings, and of its
+photographs of its own labels (not those of distractions).
 
 Beside the clips (see ``rendered``) lie::
 
@@ -36,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from avrepro.corpora.base import Clip, Corpus, CorpusError
 from avrepro.corpora.paired_items import SHARES, Item, find_events, read_items, read_manifest, split_groups
@@ -62,8 +56,6 @@ def load_paired(
 ) -> Corpus:
     """Clips of real sounds and photographs, rendered first where they are not yet (whole or in part) in the cache.
 
-    Parameters
-    ----------
     folder: where the items are, by default beside the manifest.
     manifest: by default ``manifest.csv`` in the folder. Without either, ``data_manifests/paired.csv`` and its items in
         ``AVREPRO_MIRROR`` or the cache.
@@ -73,8 +65,7 @@ def load_paired(
         recordings, each used three times at most, do not suffice.
     jobs: processes that render, by default as many as there are processors.
 
-    Items that do not decode are left out and listed in ``left_out.csv``. Raises CorpusError, listing the offending
-    rows, where the manifest is wrong or names files that are not there, and where it leaves nothing to render.
+    Raises CorpusError where the manifest is wrong or names files that are not there, and where nothing can be rendered.
     """
     table, place = _table_and_folder(folder, manifest)
     place = place or published_folder(table)
@@ -91,10 +82,7 @@ def paired_recipe(
     strict: bool = False,
     clips_per_class: int = CLIPS_PER_CLASS,
 ) -> Recipe:
-    """What decides the clips, with the parameters of :func:`load_paired`, wherever the items lie.
-
-    Those of data_manifests/paired.csv need not be at hand.
-    """
+    """What decides the clips of :func:`load_paired`; the items of data_manifests/paired.csv need not be at hand."""
     return _recipe(read_items(*_table_and_folder(folder, manifest), strict), seed, strict, clips_per_class)
 
 
@@ -102,7 +90,7 @@ def published_folder(table: Path) -> Path:
     """Folder of the items of data_manifests/paired.csv, found by the first of them."""
     from avrepro.fetch import find
 
-    path = read_manifest(table)[0][1]["path"]
+    path = read_manifest(table)["path"].iloc[0]
     found = find("paired", path)
     if found is None:
         raise CorpusError(
@@ -121,8 +109,6 @@ def _table_and_folder(folder: AnyPath | None, manifest: AnyPath | None) -> tuple
 
 
 def _recipe(items: Sequence[Item], seed: int, strict: bool, clips_per_class: int) -> Recipe:
-    if clips_per_class < 1:
-        raise CorpusError(f"clips_per_class is 1 or more, found {clips_per_class}")
     if seed < 0:
         raise CorpusError(f"a seed is 0 or more, found {seed}")
     settings = {"seed": seed, "clips_per_class": clips_per_class, "strict": strict}
@@ -148,13 +134,9 @@ def _make(folder: Path, recipe: Recipe, place: Path, items: Sequence[Item], jobs
         raise CorpusError(f"{place}: no label has {len(SHARES)} groups of recordings that can be used: {left_out[:3]}")
 
     plans = plan_clips(usable, seconds, classes, recipe.settings["seed"], recipe.settings["clips_per_class"])
-    for split in SHARES:
-        lacking = set(classes) - {label for plan in plans if plan.split == split for label in plan.labels}
-        if lacking:
-            say(f"paired: no clip in {split} for want of groups: {', '.join(sorted(lacking))}")
     one = partial(render, folder=place, clips=folder / "clips")
     render_clips(folder, plans, intact(folder), one, jobs, "paired clips")
-    _write_truth(folder / "truth" / "items.parquet", plans)
+    write_parquet(folder / "truth" / "items.parquet", _truth(plans))
     write_csv(folder / "left_out.csv", ("item", "reason"), left_out)
     write_listing(folder, recipe, classes, clips_of(plans, items, folder / "clips"))
 
@@ -162,10 +144,7 @@ def _make(folder: Path, recipe: Recipe, place: Path, items: Sequence[Item], jobs
 def plan_clips(
     items: Sequence[Item], seconds: Mapping[str, float], classes: Sequence[str], seed: int, clips_per_class: int
 ) -> list[Plan]:
-    """Plan all clips.
-
-    :param seconds: path of a recording -> its length in s.
-    """
+    """Plan all clips; ``seconds``: path of a recording -> its length in s."""
     split_of = split_groups(items, seed)
     plans: list[Plan] = []
     for number, (split, share) in enumerate(SHARES.items()):
@@ -194,9 +173,8 @@ def clips_of(plans: Sequence[Plan], items: Sequence[Item], folder: Path) -> list
     return clips
 
 
-def _write_truth(path: Path, plans: Sequence[Plan]) -> None:
-    import pandas as pd
-
+def _truth(plans: Sequence[Plan]) -> pd.DataFrame:
+    """What is planted, a row a sound and a row a shot."""
     rows: list[dict[str, Any]] = []
     for plan in plans:
         for sound in plan.sounds:
@@ -208,4 +186,4 @@ def _write_truth(path: Path, plans: Sequence[Plan]) -> None:
             for name, (begin, end) in (("zoom", shot.zoom), ("x", shot.x), ("y", shot.y)):
                 row |= {f"{name}_from": begin, f"{name}_to": end}
             rows.append(row)
-    write_parquet(path, pd.DataFrame(rows))
+    return pd.DataFrame(rows)

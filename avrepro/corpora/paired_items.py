@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from avrepro.corpora.base import CorpusError
-from avrepro.corpora.tables import file_faults, raise_faults, read_rows
+from avrepro.corpora.tables import check, check_files, read_rows
 from avrepro.recipes import file_digest
 
 SHARES = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -33,47 +34,40 @@ class Item:
 def read_items(table: Path, folder: Path | None, strict: bool = False) -> list[Item]:
     """The items of a manifest, sorted, so that the order of rows does not matter.
 
-    :param folder: that holds the files; None: they need not be at hand, and the manifest states their SHA-256.
-    :param strict: those with strict = 1 alone.
-
-    Raises CorpusError, listing the rows that are wrong, name files that are not there, or state another SHA-256.
+    folder: that holds the files; None: they need not be at hand, and the manifest states their SHA-256.
+    strict: those with strict = 1 alone. Raises CorpusError for rows that are wrong.
     """
     rows = read_manifest(table)
-    faults = file_faults([(line, row["path"]) for line, row in rows], folder)
-    items: list[Item] = []
-    for line, row in rows:
-        sure, content = row.get("strict") or "1", row.get("sha256", "")
-        if folder is not None and (folder / row["path"]).is_file():
-            stated, content = content, file_digest(folder / row["path"])
-            if stated not in ("", content):
-                faults.append(f"line {line}: {row['path']!r} is another file than listed (SHA-256 {content})")
-        if not row["label"]:
-            faults.append(f"line {line}: no label")
-        if row["modality"] not in MODALITIES:
-            faults.append(f"line {line}: unknown modality {row['modality']!r}; expected {' or '.join(MODALITIES)}")
-        if sure not in ("0", "1"):
-            faults.append(f"line {line}: strict is 0 or 1, found {sure!r}")
-        if sure == "1" or not strict:
-            items.append(Item(row["path"], row["label"], row["modality"], row.get("group") or row["path"], content))
-    raise_faults(table, faults)
-    if not items:
+    check_files(table, rows["path"], folder)
+    check(table, rows["label"] != "", "a label", rows)
+    check(table, rows["modality"].isin(MODALITIES), f"modality {' or '.join(MODALITIES)}", rows["modality"])
+    check(table, rows["strict"].isin(["0", "1"]), "strict 0 or 1", rows["strict"])
+    if folder is not None:
+        contents = rows["path"].map(lambda path: file_digest(folder / path))
+        stated = rows["sha256"]
+        check(table, (stated == "") | (stated == contents), "a file with the SHA-256 that is stated", rows["path"])
+        rows = rows.assign(sha256=contents)
+    if strict:
+        rows = rows[rows["strict"] == "1"]
+    if rows.empty:
         raise CorpusError(f"{table}: no row has strict = 1; load it without strict")
+    items = [Item(*row) for row in rows[["path", "label", "modality", "group", "sha256"]].itertuples(index=False)]
     return sorted(items, key=lambda item: (item.modality, item.label, item.path))
 
 
-def read_manifest(table: Path) -> list[tuple[int, dict[str, str]]]:
-    """(line, stripped cells by column) of a manifest; the manifests of data sources call a file's path its name."""
-    rows = read_rows(table, ("path", "label", "modality"), others=True, aliases={"name": "path"})
-    return [(line, {name: cell.strip() for name, cell in row.items()}) for line, row in rows]
+def read_manifest(table: Path) -> pd.DataFrame:
+    """The rows of a manifest; the manifests of data sources call a file's path its name."""
+    rows = read_rows(table, ("path", "label", "modality"), aliases={"name": "path"})
+    rows = pd.DataFrame({"group": "", "strict": "", "sha256": ""}, rows.index).assign(**rows)
+    group = rows["group"].where(rows["group"] != "", rows["path"])
+    return rows.assign(group=group, strict=rows["strict"].replace("", "1"))
 
 
 def split_groups(items: Sequence[Item], seed: int) -> dict[str, str]:
     """Group -> split, so that the items of each label and modality are shared out 60 / 20 / 20 as groups allow.
 
-    Rarest label first (fewest groups; those with less than three last of all, they cannot be everywhere). Its big
-    groups come first, by size, the others by chance; each goes where the label has nothing yet (train, then test,
-    then validation), and later where most of its items are lacking. A group with several labels goes with the
-    first of them that is dealt.
+    Rarest label first (those with less than three groups last of all). Its big groups come first, by size, the others
+    by chance; each goes where the label has nothing yet, and later where most of its items are lacking.
     """
     sizes: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for item in items:

@@ -2,9 +2,8 @@
 
 Plans are drawn first, from the items of each split alone; rendering adds nothing but a plan's seed. A clip has
 
-- one sound event, and with chance ``SECOND`` a second one of another class. Both are labels: whatever sounds is
-  labelled, so no label is silently missing. A sound is placed once, at a random time, cut at the clip's end if it
-  is longer than the clip; its level is its RMS against that of a bed of pink noise, the only other sound.
+- one sound event, and with chance ``SECOND`` a second one of another class; both are labels. A sound is placed once,
+  at a random time, cut at the clip's end; its level is its RMS against that of a bed of pink noise.
 - for each label, but with chance ``UNSEEN`` none, a photograph of it, for the first label in half of the clips two;
 - with chance ``DISTRACTED``, and always where nothing else is there to show, a photograph of another label.
 
@@ -107,9 +106,8 @@ def plan_split(
 ) -> list[Plan]:
     """Plan a split's clips.
 
-    :param clips_per_class: with the class as first label; fewer where USES x its recordings are fewer.
-    :param sounds: class -> its recordings in this split -> their length in s.
-    :param photographs: label -> its photographs in this split; may have other labels than ``sounds``.
+    clips_per_class: with the class as first label; fewer where USES x its recordings are fewer.
+    sounds: class -> its recordings in this split -> their length in s. photographs: label -> those in this split.
     """
     recordings = Dealer({label: list(lengths) for label, lengths in sounds.items()}, rng)
     pictures = Dealer(photographs, rng)

@@ -71,8 +71,7 @@ def render_clips(
 ) -> None:
     """Call ``render`` with the plan of every clip (``plan.clip``) that is not done, in ``jobs`` processes.
 
-    Processes are spawned (a forked one may inherit a held lock) and end with this one, however it ends. The first
-    error ends all of it; what is rendered stays.
+    Processes are spawned (a forked one may inherit a held lock) and end with this one. The first error ends all.
     """
     clips = folder / "clips"
     clips.mkdir(exist_ok=True)

@@ -1,14 +1,13 @@
-"""Tables that others write: what is malformed is named by file and line, and said all at once."""
+"""Tables that others write: what is malformed is named by file and line."""
 
 from __future__ import annotations
 
 import csv
-import io
 import os
-import re
 from collections.abc import Collection, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,135 +17,87 @@ from avrepro.corpora.base import CorpusError, ListedClip
 FAULTS = 20  # lines that an error lists
 
 
+def read_table(
+    path: Path, columns: Sequence[str], sep: str = ",", skip: int = 0, optional: Collection[str] = ()
+) -> pd.DataFrame:
+    """A UTF-8 list without header as text, one str column a field; the index is the line in the file, from 1.
+
+    The first ``skip`` lines are left out; ``optional`` fields may be missing at the end of a line, and are "" there.
+    Raises CorpusError for a file that is not there, another number of fields and an empty field or line.
+    """
+    expected = f"{len(columns)} fields ({', '.join(columns)})"
+    table = _read(path, expected, sep=sep, names=list(columns), skiprows=skip)
+    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much in the first line for an index
+        raise CorpusError(f"{path}, line {skip + 1}: expected {expected}, found {table.index.nlevels} more")
+    table.index = pd.RangeIndex(skip + 1, skip + 1 + len(table), name="line")
+    needed = table[[name for name in columns if name not in optional]]
+    check(path, (needed != "").all(axis=1), expected, table)
+    return table
+
+
 def read_rows(
     path: Path,
     needed: Sequence[str],
-    optional: Collection[str] = (),
-    others: bool = False,
+    optional: Collection[str] | None = None,
     aliases: Mapping[str, str] | None = None,
-) -> list[tuple[int, dict[str, str]]]:
-    """(line, cells by column) of a UTF-8 table with a header; lines without any cell are left out.
+) -> pd.DataFrame:
+    """A UTF-8 table with a header as stripped text, one str column a name; the index is the line in the file, from 1.
 
-    :param needed: columns that must be there. :param optional: columns that may. :param others: any others may too.
-    :param aliases: other name of a needed column -> its name.
+    Lines without any cell are left out; cells may be empty. ``needed`` columns must be there, ``optional`` ones may
+    (None: any others); ``aliases``: other name of a needed column -> its name.
 
     Raises CorpusError for a file, header or line that is not of this form.
     """
-    form = f"a table with the columns {','.join(needed)}"
-    if not path.is_file():
-        raise CorpusError(f"{path}: no such file; it should hold {form}")
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = error.object[: error.start].count(b"\n") + 1
-        raise CorpusError(f"{path}, line {line}: not UTF-8; save the table as 'CSV UTF-8'") from error
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[tuple[int, dict[str, str]]] = []
-    faults: list[str] = []
-    try:
-        header = [name.strip() for name in next(reader, [])]
-        for alias, name in (aliases or {}).items():
-            if name not in header:
-                header = [name if column == alias else column for column in header]
-        known = [*needed, *optional]
-        wrong = [
-            f"unknown column {name!r}{nearest(name, known)}" for name in header if name not in known and not others
-        ]
-        wrong += [f"no column {name!r}" for name in needed if name not in header]
-        wrong += [f"column {name!r} occurs twice" for name in known if header.count(name) > 1]
-        if wrong:
-            raise CorpusError(f"{path}, line 1: {'; '.join(wrong)}; expected {form}, found {','.join(header)}")
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                if len(cells) == len(header):
-                    rows.append((reader.line_num, dict(zip(header, cells, strict=True))))
-                else:
-                    expected = f"{len(cells)} cells, expected {len(header)} ({','.join(header)})"
-                    advice = "put a cell that holds a comma in double quotes"
-                    faults.append(f"line {reader.line_num}: {expected}; {advice}")
-    except csv.Error as error:
-        raise CorpusError(f"{path}, line {reader.line_num}: not readable as CSV: {error}") from error
-    raise_faults(path, faults)
-    if not rows:
-        raise CorpusError(f"{path}: holds no row below its header; expected {form}")
-    return rows
+    expected = f"a table with the columns {','.join(needed)}"
+    table = _read(path, expected, engine="python")  # the other engine takes a missing cell for an empty one
+    header = [str(name).strip() for name in table.iloc[0]]
+    for alias, name in (aliases or {}).items():
+        if name not in header:
+            header = [name if column == alias else column for column in header]
+    known = [*needed, *(header if optional is None else optional)]
+    wrong = [f"unknown column {name!r}{nearest(name, known)}" for name in header if name not in known]
+    wrong += [f"no column {name!r}" for name in needed if name not in header]
+    wrong += [f"column {name!r} occurs twice" for name in dict.fromkeys(known) if header.count(name) > 1]
+    if wrong:
+        raise CorpusError(f"{path}, line 1: {'; '.join(wrong)}; expected {expected}, found {','.join(header)}")
+    table = table.set_axis(header, axis=1).set_axis(pd.RangeIndex(1, 1 + len(table), name="line"))[1:]
+    table = table[(table.fillna("") != "").any(axis=1)]
+    if table.empty:
+        raise CorpusError(f"{path}: holds no row below its header; expected {expected}")
+    check(path, table.notna().all(axis=1), f"{len(header)} cells ({','.join(header)})", table.fillna(""))
+    return table.apply(lambda column: column.str.strip())
 
 
-def raise_faults(path: Path, faults: Sequence[str]) -> None:
-    """CorpusError that lists the faults of a table, if there are any."""
-    if faults:
-        listed = [*faults[:FAULTS], *([f"and {len(faults) - FAULTS} more"] if len(faults) > FAULTS else [])]
-        raise CorpusError("\n  ".join([f"{path} cannot be used:", *listed]))
+def check(path: Path, good: pd.Series, expected: str, found: pd.DataFrame | pd.Series, hints: Any = ()) -> None:
+    """CorpusError that lists the lines (by index) that are not ``good``, with what is ``found`` there.
+
+    ``hints``: names that may be meant, for a series of names.
+    """
+    bad = good.index[~good.astype(bool)]
+    lines = []
+    for line in bad[:FAULTS]:
+        cells = found.loc[line]
+        shown = repr(cells) + nearest(cells, hints) if isinstance(cells, str) else cells.tolist()
+        lines.append(f"line {line}: expected {expected}, found {shown}")
+    if len(bad) > FAULTS:
+        lines.append(f"and {len(bad) - FAULTS} more such lines")
+    if lines:
+        raise CorpusError(f"{path}, " + "\n  ".join(lines))
 
 
-def file_faults(names: Sequence[tuple[int, str]], folder: Path | None) -> list[str]:
-    """What is wrong with (line, name of a file): not in the folder (None: not looked for), or named before."""
-    faults: list[str] = []
-    first: dict[str, int] = {}
-    present = sorted(entry.name for entry in folder.iterdir()) if folder else []
-    for line, name in names:
-        place = os.path.normpath(name)
-        if not name or (folder is not None and not (folder / name).is_file()):
-            faults.append(f"line {line}: no file {name!r} in {folder}{nearest(name, present)}")
-        if place in first:
-            faults.append(f"line {line}: {name!r} is already in line {first[place]}")
-        first.setdefault(place, line)
-    return faults
+def check_files(path: Path, names: pd.Series, folder: Path | None) -> None:
+    """CorpusError for names of files that are not in the folder (None: not looked for), or occur twice."""
+    if folder is not None:
+        present = sorted(entry.name for entry in folder.iterdir())
+        there = names.map(lambda name: bool(name) and (folder / name).is_file())
+        check(path, there, f"a file in {folder}", names, present)
+    check(path, ~names.map(os.path.normpath).duplicated(), "each file once", names)
 
 
 def nearest(name: str, known: Collection[str]) -> str:
     """A hint at the name that may be meant, or nothing."""
     near = get_close_matches(name, known, 1, 0.6)
     return f", did you mean {near[0]!r}?" if near else ""
-
-
-def read_table(
-    path: Path, columns: Sequence[str], sep: str = ",", skip: int = 0, optional: Collection[str] = ()
-) -> pd.DataFrame:
-    """A UTF-8 list without header as text, one str column a field; the index is the line in the file, from 1.
-
-    Fields of a comma-separated list may be quoted, those of a tab-separated one are taken as they are. The first
-    ``skip`` lines are left out. Fields named in ``optional`` may be missing at the end of a line, and are "" there.
-    Raises CorpusError for a file that is not there, another number of fields and an empty field or line.
-    """
-    expected = f"{len(columns)} fields ({', '.join(columns)})"
-    try:
-        table = pd.read_csv(
-            path,
-            sep=sep,
-            header=None,
-            names=list(columns),
-            dtype=str,
-            quoting=csv.QUOTE_MINIMAL if sep == "," else csv.QUOTE_NONE,
-            skiprows=skip,
-            skip_blank_lines=False,
-            skipinitialspace=True,
-            keep_default_na=False,
-        )
-    except FileNotFoundError as error:
-        raise CorpusError(f"{path}: no such file; expected a list with {expected} a line") from error
-    except UnicodeDecodeError as error:
-        raise CorpusError(f"{path}: not UTF-8 ({error}); expected a list with {expected} a line") from error
-    except pd.errors.ParserError as error:
-        raise CorpusError(f"{path}, {_parser_fault(str(error), expected)}") from error
-    if table.empty:
-        raise CorpusError(f"{path}: holds no clip; expected a list with {expected} a line")
-    if not isinstance(table.index, pd.RangeIndex):  # pandas takes what is too much in the first line for an index
-        raise CorpusError(f"{path}, line {skip + 1}: expected {expected}, found {table.index.nlevels} more")
-    table.index = pd.RangeIndex(skip + 1, skip + 1 + len(table), name="line")
-    table = table.fillna("")
-    needed = table[[name for name in columns if name not in optional]]
-    check(path, (needed != "").all(axis=1), expected, table)
-    return table
-
-
-def check(path: Path, good: pd.Series, expected: str, found: pd.DataFrame) -> None:
-    """CorpusError for the first line (by index) that is not ``good``, with the fields ``found`` there."""
-    if not good.all():
-        line = good.index[~good][0]
-        more = int((~good).sum()) - 1
-        others = f" (and {more} more such lines)" if more else ""
-        raise CorpusError(f"{path}, line {line}: expected {expected}, found {found.loc[line].tolist()}{others}")
 
 
 def as_seconds(path: Path, table: pd.DataFrame, *columns: str) -> pd.DataFrame:
@@ -162,10 +113,31 @@ def listed_clips(table: pd.DataFrame) -> tuple[ListedClip, ...]:
     return tuple(ListedClip(*row) for row in table[columns].itertuples(index=False, name=None))
 
 
-def _parser_fault(message: str, expected: str) -> str:
-    """pandas' words for a line that it cannot read; it counts lines from 1 and rows from 0."""
-    if fields := re.search(r"in line (\d+), saw (\d+)", message):
-        return f"line {fields[1]}: expected {expected}, found {fields[2]}"
-    if quote := re.search(r"EOF inside string starting at row (\d+)", message):
-        return f"line {int(quote[1]) + 1}: expected {expected}, found a quote that is never closed"
-    return f"expected {expected} a line, found: {message}"
+def _read(path: Path, expected: str, sep: str = ",", **options: Any) -> pd.DataFrame:
+    """The lines of a file as text."""
+    quoting = csv.QUOTE_MINIMAL if sep == "," else csv.QUOTE_NONE
+    try:
+        table = pd.read_csv(
+            path,
+            sep=sep,
+            header=None,
+            dtype=str,
+            quoting=quoting,
+            skip_blank_lines=False,
+            skipinitialspace=True,
+            keep_default_na=False,
+            encoding="utf-8-sig",
+            **options,
+        )
+    except FileNotFoundError as error:
+        raise CorpusError(f"{path}: no such file; expected {expected}") from error
+    except UnicodeDecodeError as error:
+        raise CorpusError(f"{path}: not UTF-8; save it as 'CSV UTF-8' ({error})") from error
+    except pd.errors.EmptyDataError as error:
+        raise CorpusError(f"{path}: the file is empty; expected {expected}") from error
+    except pd.errors.ParserError as error:
+        advice = "put a field that holds a comma in double quotes"
+        raise CorpusError(f"{path}: expected {expected}; {advice} ({error})") from error
+    if table.empty:
+        raise CorpusError(f"{path}: holds no line; expected {expected}")
+    return table

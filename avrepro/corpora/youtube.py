@@ -54,8 +54,6 @@ class Stopped(Exception):
 class RateLimiter:
     """When workers may ask the server: after a rate limit all of them pause, twice as long each time.
 
-    Parameters
-    ----------
     first, longest: s, the first pause and the cap. YouTube's limits last up to an hour.
     retries: pauses that one clip is given before it counts as failed.
     """
@@ -105,9 +103,9 @@ def fetch_clip(
     address: Callable[[ListedClip], str],
     cookies: Path | None = None,
 ) -> float:
-    """Download a clip's video, write the listed seconds of it to ``target`` (mp4), delete the video.
+    """Write the listed seconds of a clip's video to ``target`` (mp4), and return how long they last (s).
 
-    Returns the clip's length (s). Raises Unusable, MediaError, Stopped, and OSError where files cannot be written.
+    Raises Unusable, MediaError, Stopped, and OSError where files cannot be written.
     """
     for _ in range(limiter.retries + 1):
         asked = limiter.wait()
@@ -150,7 +148,6 @@ def _download(address: str, folder: Path, cookies: Path | None) -> list[Path]:
         "quiet": True,
         "noprogress": True,
         "color": "never",
-        "noplaylist": True,
         "fixup": "never",  # needs ffmpeg
         "cachedir": False,
         "socket_timeout": 30,

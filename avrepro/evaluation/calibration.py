@@ -1,4 +1,4 @@
-"""Whether probabilities are right: expected calibration error, and Platt scaling of scores that are none."""
+"""Whether probabilities are right: what the calibration error is made of, and Platt scaling of scores that are none."""
 
 from __future__ import annotations
 
@@ -9,50 +9,37 @@ from scipy.special import expit
 
 from avrepro.evaluation.metrics import checked_pair
 
+BINS = 10
 
-def calibration_error(y_true: np.ndarray, probability: np.ndarray, bins: int = 10) -> float:
-    """Expected calibration error over all decisions, clips x classes together: a fraction 0..1, 0 being the best.
 
-    The mean over bins, each weighted by its share of the decisions, of |mean probability - share that is true| (Naeini
-    et al. 2015; Guo et al. 2017, equation 3). The bins are filled equally, at quantiles of the probabilities. Guo et
-    al. cut 0..1 into equal widths; of tagging that would put nearly all decisions, whose probabilities are near 0, into
-    one bin, in which errors up and down cancel. Equal probabilities stay in one bin, so bins can differ in size.
+def bin_excesses(y_true: np.ndarray, probability: np.ndarray) -> np.ndarray:
+    """Sum of probability - label of each clip's decisions in each bin, float64 [clips, bins].
 
-    It is of finite decisions and so above 0 even where the probabilities are right; compare it at equal sizes alone.
+    The bins are filled equally, at quantiles of the probabilities. Guo et al. (2017) cut 0..1 into equal widths; of
+    tagging that would put nearly all decisions, whose probabilities are near 0, into one bin, in which errors up and
+    down cancel. Equal probabilities stay in one bin, so bins can differ in size or be empty.
 
-    :param y_true: bool [clips, classes]. :param probability: the same shape, 0..1. :param bins: 1 or more.
-    :raises ValueError: for bad input.
+    :param y_true: bool [clips, classes]. :param probability: the same shape, 0..1.
+    :raises ValueError: the probabilities are none.
     """
-    excesses = bin_excesses(*checked_pair(y_true, probability), bins)
-    return float(np.abs(excesses.sum(axis=0)).sum() / np.size(y_true))
-
-
-def bin_excesses(y_true: np.ndarray, probability: np.ndarray, bins: int = 10) -> np.ndarray:
-    """Sum of probability - label of each clip's decisions in each bin, float64 [clips, bins]; bins may be empty.
-
-    Input as in :func:`calibration_error`, whose limits of bins these are.
-    """
-    if bins < 1:
-        raise ValueError(f"expected bins >= 1, found {bins}")
     if probability.min() < 0 or probability.max() > 1 + 1e-6:  # sums of probabilities pass 1 by rounding
         raise ValueError(
             f"probability: expected fractions 0..1, found {probability.min():g} to {probability.max():g}; "
             "turn scores into probabilities with platt()"
         )
     probability = np.minimum(probability, 1)
-    limits = np.quantile(probability, np.arange(1, bins) / bins)
-    bin_of = np.searchsorted(limits, probability, side="right")  # (clips, classes), 0..bins - 1
+    limits = np.quantile(probability, np.arange(1, BINS) / BINS)
+    bin_of = np.searchsorted(limits, probability, side="right")  # (clips, classes), 0..BINS - 1
     excess = probability.astype(np.float64) - y_true
-    return np.stack([np.where(bin_of == b, excess, 0).sum(axis=1) for b in range(bins)], axis=1)
+    return np.stack([np.where(bin_of == b, excess, 0).sum(axis=1) for b in range(BINS)], axis=1)
 
 
 def platt(y_true: np.ndarray, scores: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
     """Platt scaling (Platt 1999): scores of any range -> probabilities, by one slope and intercept for all classes.
 
-    For systems whose scores are no probabilities, such as those of Parekh et al. (2018), sums of two streams of -1..1
-    each: their calibration error can only be stated after this. To be fitted on validation clips, not on those scored.
     A logistic regression on the score, all decisions together, with Platt's targets (N+ + 1) / (N+ + 2) and
-    1 / (N- + 2) in place of 1 and 0: so it stays finite where a score parts the labels without error.
+    1 / (N- + 2) in place of 1 and 0: so it stays finite where a score parts the labels without error. To be fitted on
+    validation clips, not on those scored.
 
     :param y_true: bool [clips, classes]. :param scores: finite, the same shape.
     :returns: a function of scores of any shape, float64 in 0..1.

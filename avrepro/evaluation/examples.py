@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -66,13 +65,10 @@ def unsynchronised(fitted: Fitted, data: Data) -> dict[str, Example]:
     return {kind: found[kind] for kind in OUT_OF_STEP if kind in found}
 
 
-def seen_after_heard(sounding: Spans, seen: Spans) -> bool:
-    """Whether a source first comes into view at least ``LATER`` s after its sound began."""
-    return bool(seen) and seen[0][0] >= sounding[0][0] + LATER
-
-
 OUT_OF_STEP: dict[str, Callable[[Spans, Spans], bool]] = {
-    "the source comes into view after the sound": seen_after_heard,
+    "the source comes into view after the sound": (
+        lambda sounding, seen: bool(seen) and seen[0][0] >= sounding[0][0] + LATER
+    ),
     "the source is never in view": lambda sounding, seen: not seen,
 }
 
@@ -80,7 +76,7 @@ OUT_OF_STEP: dict[str, Callable[[Spans, Spans], bool]] = {
 def example(fitted: Fitted, data: Data, row: int, k: int) -> Example:
     """A system's scores of one clip and class, and what was planted; the fields of ``report.Localisation``."""
     clip, label = data.corpus.clips[row], fitted.checkpoint.classes[k]
-    alone = protocol.as_trained(fitted, Data(replace(data.corpus, clips=(clip,)), data.condition, data.device))
+    alone = protocol.as_trained(fitted, data.select(np.array([row])))
     part = {name: scaled(found[0][:, [k]])[:, 0] for name, found in protocol.localisation(fitted, alone).items()}
     boxes, times = np.empty((0, 4), np.float32), np.empty(0)
     if "regions" in part:
@@ -109,8 +105,7 @@ def _thresholds(fitted: Fitted, data: Data) -> np.ndarray:
     """Tuned on the validation clips, [classes]; NaN for clips too few to be trained on."""
     if not protocol.trains(data.condition):
         return np.full(len(fitted.checkpoint.classes), np.nan)
-    held = data.rows("validation")
-    return thresholds_of(fitted.system, data.targets[held], protocol.scores(fitted, data)[held], data.condition.seed)
+    return thresholds_of(fitted.system, data, protocol.scores(fitted, data))
 
 
 def _right(fitted: Fitted, data: Data) -> np.ndarray:

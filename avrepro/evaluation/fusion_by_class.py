@@ -8,8 +8,8 @@ import numpy as np
 
 from avrepro import protocol
 from avrepro.conditions import Condition
-from avrepro.evaluation.seeds import summarise, summarise_by_class
-from avrepro.evaluation.summary import SeedScores, Summary
+from avrepro.evaluation.seeds import summarise
+from avrepro.evaluation.summary import Summary, seed_scores
 from avrepro.results import Run
 
 ATTENTION, AUDIO, VISUAL = "fayek2020/attention", "fayek2020/audio", "fayek2020/visual"
@@ -21,17 +21,15 @@ ALIKE = 0.1  # largest difference of their average precisions that counts as "si
 def add_changes(run: Run, conditions: Sequence[Condition]) -> None:
     """Note the change of each class's average precision against the better of audio and visual (section 5.1).
 
-    And shares of the classes: improved; improved by more than 10 points, worse by more than 5 and 10; visual better
-    than audio; and mean changes of classes in which both are low, alike, and of all others.
+    And shares of the classes by their change, and mean changes of classes in which both are low, alike, and of others.
     """
-    summary = Summary([_scores(one) for one in conditions], "test")
-    of = {name: summary.rows(name, "average_precision") for name in (ATTENTION, AUDIO, VISUAL)}
+    names = (ATTENTION, AUDIO, VISUAL)
+    summary = Summary([seed_scores(names, one) for one in conditions], "test")
+    of = {name: summary.rows(name, "average_precision") for name in names}
     pairs = list(zip(of[AUDIO], of[VISUAL], strict=True))
     changes = [mine - np.maximum(*pair) for mine, pair in zip(of[ATTENTION], pairs, strict=True)]  # (1 + R, classes)
     known = ~np.isnan(np.mean([one[0] for one in changes], axis=0))
-    labels = [label for label, there in zip(summary.classes, known, strict=True) if there]
-    intervals = summarise_by_class([one[:, known] for one in changes], resplit=summary.resplit, paired=True)
-    for label, found in zip(labels, intervals, strict=True):
+    for label, found in summary.summarise_classes(changes, paired=True).items():
         run.add(ATTENTION, "average_precision", found, against=BETTER, split="test", label=label)
     audio, visual = (np.mean([one[0, known] for one in of[name]], axis=0) for name in (AUDIO, VISUAL))
     change = np.mean([one[0, known] for one in changes], axis=0)
@@ -62,12 +60,6 @@ def add_weights(run: Run, conditions: Sequence[Condition]) -> None:
         if not np.isnan(weights[0][:, k]).all():
             run.add(ATTENTION, "modality_weight", _mean([one[:, k] for one in weights]), split="test", label=label)
     run.add(ATTENTION, "modality_weight", _mean(weights), split="test")
-
-
-def _scores(condition: Condition) -> SeedScores:
-    data = protocol.load(condition)
-    scores = {name: protocol.scores(protocol.fit(name, condition), data) for name in (ATTENTION, AUDIO, VISUAL)}
-    return SeedScores(data.corpus, condition.seed, scores, {})
 
 
 def _mean(values: Sequence[np.ndarray]) -> float:

@@ -22,25 +22,14 @@ class TaggingScores:
     class_recall: np.ndarray  # float64 [classes]
     class_f1: np.ndarray  # float64 [classes]
 
-    @property
-    def class_average_f1(self) -> float:
-        """F1 of the mean class precision and mean class recall: the evaluator's "class-wise average"."""
-        precision, recall = self.class_precision.mean(), self.class_recall.mean()
-        return float(ratio(2 * precision * recall, precision + recall))
-
-    @property
-    def macro_f1(self) -> float:
-        """Mean of the classes' F1. It differs from class_average_f1, and papers mean either by "macro"."""
-        return float(self.class_f1.mean())
-
 
 def tagging_scores(y_true: np.ndarray, y_pred: np.ndarray) -> TaggingScores:
     """Score decisions against weak labels, both bool (or 0 and 1) [clips, classes].
 
     Raises ValueError where a shape or a value is not that.
     """
-    y_true, y_pred = checked_labels("y_true", y_true), checked_labels("y_pred", y_pred)
-    check_same_shape("y_true", y_true, "y_pred", y_pred)
+    y_true = checked_labels("y_true", y_true)
+    y_pred = checked_labels("y_pred", y_pred, y_true.shape)
     hits = (y_true & y_pred).sum(axis=0)  # (classes,), as are the next two
     predicted, positive = y_pred.sum(axis=0), y_true.sum(axis=0)
     return TaggingScores(
@@ -64,21 +53,12 @@ def f1_of_counts(hits: np.ndarray | float, predicted: np.ndarray | float, positi
     return ratio(2 * np.asarray(hits), np.asarray(predicted) + np.asarray(positive))
 
 
-def cumulative_counts(labels: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What ``score >= threshold`` decides for one class, for each of its distinct scores as the threshold.
+def checked_labels(name: str, values: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """values as bool [clips, classes], or a ValueError that says what was found instead.
 
-    labels bool [clips], scores float [clips] -> (distinct scores falling, true positives, clips predicted),
-    each [distinct scores].
+    :param shape: of ``y_true``, where it must be the same.
     """
-    order = np.argsort(-scores)
-    ordered = scores[order]
-    last = np.flatnonzero(np.append(ordered[:-1] != ordered[1:], True))  # the last clip of each run of ties
-    return ordered[last], np.cumsum(labels[order])[last], last + 1
-
-
-def checked_labels(name: str, values: np.ndarray) -> np.ndarray:
-    """values as bool [clips, classes], or a ValueError that says what was found instead."""
-    array = _matrix(name, values)
+    array = _matrix(name, values, shape)
     wrong = (array != 0) & (array != 1)
     if wrong.any():
         clip, k = np.argwhere(wrong)[0]
@@ -91,8 +71,8 @@ def checked_labels(name: str, values: np.ndarray) -> np.ndarray:
 
 def checked_pair(y_true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Labels as bool and scores as floats, both [clips, classes], or a ValueError."""
-    y_true, scores = checked_labels("y_true", y_true), _matrix("scores", scores)
-    check_same_shape("y_true", y_true, "scores", scores)
+    y_true = checked_labels("y_true", y_true)
+    scores = _matrix("scores", scores, y_true.shape)
     if not np.issubdtype(scores.dtype, np.floating):
         scores = scores.astype(np.float64)
     if not np.isfinite(scores).all():
@@ -104,18 +84,12 @@ def checked_pair(y_true: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
     return y_true, scores
 
 
-def check_same_shape(name: str, array: np.ndarray, other_name: str, other: np.ndarray) -> None:
-    """ValueError unless the two arrays have one shape."""
-    if array.shape != other.shape:
-        raise ValueError(
-            f"{name} and {other_name}: expected one shape [clips, classes], found {array.shape} and {other.shape}"
-        )
-
-
-def _matrix(name: str, values: np.ndarray) -> np.ndarray:
+def _matrix(name: str, values: np.ndarray, shape: tuple[int, ...] | None = None) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 2 or 0 in array.shape:
         raise ValueError(f"{name}: expected [clips, classes], at least one of each, found shape {array.shape}")
     if array.dtype.kind not in "biuf":
         raise ValueError(f"{name}: expected bool, integers or floats, found dtype {array.dtype}")
+    if shape not in (None, array.shape):
+        raise ValueError(f"{name}: expected [clips, classes] of shape {shape} as in y_true, found {array.shape}")
     return array

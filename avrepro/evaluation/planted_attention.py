@@ -1,9 +1,8 @@
 """Do fusions rely on sound and on pictures as they should? Beside what was planted in the demo world.
 
-How far a fusion relies on sound in one clip and class is asked in three ways:
+How far a fusion relies on sound in one clip and class is asked in two ways:
 
     weight      alpha_a of an attention fusion
-    gradient    share of sound in the gradient of the class's output, of any fusion
     loss        what the class's score loses where the sound, or the pictures, are taken away
 
 alpha_a alone is no answer: n_a and n_v are free to scale, shift or turn round what it weighs.
@@ -23,18 +22,15 @@ from avrepro.conditions import Condition
 from avrepro.corpora.base import Corpus
 from avrepro.corpora.demo.description import load_world_description
 from avrepro.corpora.demo.truth import read_events, read_sights
-from avrepro.evaluation.resampling import clip_draws
+from avrepro.evaluation.resampling import clip_draws, mean_over_classes
 from avrepro.evaluation.seeds import summarise
-from avrepro.models.fayek2020 import Fusion
 from avrepro.results import Run
 from avrepro.systems import Data
-from avrepro.systems.fayek2020 import AUDIO, VISUAL, AttentionFusion, LearntFusion
+from avrepro.systems.fayek2020 import AttentionFusion
 
 FUSIONS = ("fayek2020/attention", "fayek2020/mlp", "fayek2020/regression", "fayek2020/average")
 FEWEST = 5  # clips of a class for a rank correlation
 RESAMPLES = 500
-
-Question = tuple[str, str]  # system, and metric: what is correlated with what
 
 
 def add_planted(run: Run, conditions: Sequence[Condition]) -> None:
@@ -46,16 +42,15 @@ def add_planted(run: Run, conditions: Sequence[Condition]) -> None:
     if not conditions[0].drawn:
         return
     measured = {row["system"] for row in run.rows}
-    found: dict[Question, list[np.ndarray]] = {}
+    found: dict[tuple[str, str], list[np.ndarray]] = {}  # system, and metric -> (1 + R, classes) a seed
     for condition in conditions:
         for name in (name for name in FUSIONS if name in measured):
             for metric, truth, rate in correlated(name, condition):
-                values = [correlations(truth, rate)]
-                draws = clip_draws(len(truth), RESAMPLES, 0)
-                values += [correlations(truth[rows], rate[rows]) for rows in draws]
-                found.setdefault((name, metric), []).append(np.stack(values))  # (1 + R, classes)
+                draws = [np.arange(len(truth)), *clip_draws(len(truth), RESAMPLES, 0)]
+                values = np.stack([correlations(truth[rows], rate[rows]) for rows in draws])
+                found.setdefault((name, metric), []).append(values)
     for (name, metric), seeds in found.items():
-        means = [np.array([mean_known(row) for row in one]) for one in seeds]
+        means = [mean_over_classes(one) for one in seeds]
         run.add(name, metric, summarise(means, resplit=None, paired=False, bounds=(-1.0, 1.0)), split="test")
         for label, column in zip(run.corpora[0].classes, np.stack([one[0] for one in seeds]).T, strict=True):
             if np.isfinite(column).any():
@@ -68,15 +63,10 @@ def correlated(name: str, condition: Condition) -> Iterator[tuple[str, np.ndarra
     rows, test = data.rows("test"), data.corpus.split("test")
     snr = planted_snr(test)
     visible = np.where(np.isnan(snr), np.nan, planted_visibility(test))  # asked of clips in which the class sounds
-    rates = {}
     if isinstance(fitted.system, AttentionFusion):
-        rates["weight"] = protocol.modality_weights(fitted, data)[rows]
-    if isinstance(fitted.system, LearntFusion):
-        outputs = [torch.from_numpy(protocol.scores(fitted.parts[one], data)[rows]) for one in (AUDIO, VISUAL)]
-        rates["gradient"] = gradient_share(fitted.system.network(fitted.checkpoint, data).cpu(), *outputs)
-    for of, rate in rates.items():
-        yield f"{of}_snr_correlation", snr, rate
-        yield f"{of}_visible_correlation", visible, rate
+        weights = protocol.modality_weights(fitted, data)[rows]
+        yield "weight_snr_correlation", snr, weights
+        yield "weight_visible_correlation", visible, weights
     for truth, how, metric in ((snr, "silent", "loss_snr"), (visible, "black", "loss_visible")):
         yield f"{metric}_correlation", truth, score_loss(fitted, data, how)[rows]
 
@@ -91,23 +81,6 @@ def score_loss(fitted: protocol.Fitted, data: Data, impaired: str) -> np.ndarray
         for one in (data, data.with_impairment(impaired))
     )
     return (whole - worse).numpy()
-
-
-def gradient_share(model: Fusion, h_a: torch.Tensor, h_v: torch.Tensor) -> np.ndarray:
-    """|d o / d h_a| / (|d o / d h_a| + |d o / d h_v|) of each clip and class, 0..1, [clips, classes].
-
-    Each length is over all normalised inputs of a modality. It is the same for all clips in a linear fusion.
-
-    :param h_a: outputs as the audio model gives them, [clips, classes]; ``h_v`` likewise.
-    """
-    h_a, h_v = (one.detach().requires_grad_() for one in model.normalised(h_a, h_v))
-    logits = model.logits(h_a, h_v)
-    shares = []
-    for k in range(logits.shape[1]):  # clips do not mix, so the gradient of the sum is each clip's own
-        of_a, of_v = torch.autograd.grad(logits[:, k].sum(), (h_a, h_v), retain_graph=True)
-        of_a, of_v = of_a.norm(dim=1), of_v.norm(dim=1)
-        shares.append(of_a / (of_a + of_v).clamp(min=1e-12))
-    return torch.stack(shares, dim=1).numpy()
 
 
 def planted_snr(corpus: Corpus) -> np.ndarray:
@@ -136,11 +109,6 @@ def correlations(truth: np.ndarray, rate: np.ndarray) -> np.ndarray:
             continue
         found[k] = 0 if np.ptp(b) < 1e-6 else np.corrcoef(scipy.stats.rankdata(a), scipy.stats.rankdata(b))[0, 1]
     return found
-
-
-def mean_known(values: np.ndarray) -> float:
-    """Mean of the values that are not NaN; NaN where there is none."""
-    return float(np.nanmean(values)) if np.isfinite(values).any() else np.nan
 
 
 def _by_clip(values: pd.Series, corpus: Corpus, nothing: float) -> np.ndarray:

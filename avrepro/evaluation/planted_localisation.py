@@ -1,13 +1,11 @@
 """Where and when the systems of Parekh et al. (2018) find events, against what was planted in the demo world.
 
-Four questions are put to each system, for each test clip and class that sounds in it:
+Two questions are put to each system, for each test clip and class that sounds in it:
 
     segment_pointing  is the segment with the highest score in the sound?
-    segment_ap        average precision of the clip's segments
     region_overlap    does the region with the highest score overlap the source, by at least half of their union?
-    region_centre     does its centre lie in the box of the source?
 
-Those about regions are put where a source is in view. Three references stand beside each answer: *chance*, a proposal
+The one about regions is put where a source is in view. Three references stand beside each answer: *chance*, a proposal
 at random; *other classes*, the answer with the system's scores of classes that the clip does not have, in the mean over
 them (what is striking in a clip for every class is not found by its own class); and the one-stream system.
 """
@@ -17,26 +15,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from avrepro import protocol
 from avrepro.conditions import Condition
 from avrepro.corpora.base import Corpus
 from avrepro.corpora.demo.description import load_world_description
 from avrepro.corpora.demo.truth import planted_gaps, read_events, read_sights
-from avrepro.evaluation.localisation import (
-    average_precision_in_clips,
-    average_precision_in_clips_chance,
-    padded,
-    pointing,
-    pointing_chance,
-    region_truth,
-    segment_truth,
-)
+from avrepro.evaluation import localisation
 from avrepro.evaluation.resampling import clip_weights
 from avrepro.evaluation.seeds import summarise
-from avrepro.evaluation.summary import RULES, SeedScores, Summary, rows_of, thresholds_of
+from avrepro.evaluation.summary import RULES, Summary, seed_scores
 from avrepro.features.regions import regions_of
 from avrepro.features.segments import segment_times
 from avrepro.results import Run
@@ -44,12 +36,12 @@ from avrepro.systems import SYSTEMS
 
 PROPOSED, ONE_STREAM = "parekh2018/two_stream", "parekh2018/one_stream"
 SYNCHRONOUS, AUDIO_ONLY = "parekh2018/synchronous", "parekh2018/audio_only"
+COMPARED = (PROPOSED, SYNCHRONOUS, AUDIO_ONLY)
 LOCATING = (PROPOSED, ONE_STREAM, AUDIO_ONLY, "parekh2018/video_only", "parekh2018/wsddn")
 CHANCE, OTHER_CLASSES = "chance", "other classes"
-QUESTIONS = ("segment_pointing", "segment_ap", "region_overlap", "region_centre")
+QUESTIONS = {"segments": "segment_pointing", "regions": "region_overlap"}  # by modality
 # A source counts as in view in a frame where at least this share of it is not hidden: a box that shall cover half of a
-# source cannot be asked for where most of it is hidden. When a source is first in view hardly depends on the threshold
-# (from 0.1 to 0.3 by a frame at most in the demo world of CI), so the gaps between sound and sight use it as well.
+# source cannot be asked for where most of it is hidden.
 IN_VIEW = 0.3
 # s from the begin of a sound to the first sight of its source; the last band is open
 BANDS = {"0 to 1 s": (0.0, 1.0), "1 to 3 s": (1.0, 3.0), "3 s and more": (3.0, np.inf)}
@@ -57,21 +49,21 @@ NEVER = "never in view"
 APART = 1.0  # s between the highest region and the highest segment
 RESAMPLES = 2000
 
+Answers = Sequence[np.ndarray]  # of each seed, float64 [clips, classes], NaN where nothing is asked
+
 
 def add_localisation(run: Run, conditions: Sequence[Condition]) -> None:
-    """Note the four answers of each system with its gains over the references; of the demo world alone.
+    """Note the answers of each system with its gains over the references; of the demo world alone.
 
-    Rows: the answer (``label=""``), the same with scores of other classes (``label=OTHER_CLASSES``), chance (system
-    ``CHANCE``), and differences (``against`` a reference, or the one-stream system), all over the test clips; pointing
-    at segments by class, too, and of system "proposals" the share of questions to which any region is an answer.
+    Rows: the answer, the same with scores of other classes (``label=OTHER_CLASSES``), chance (system ``CHANCE``), and
+    differences (``against`` a reference, or the one-stream system), all over the test clips; pointing at segments by
+    class, too, and of system "proposals" the share of questions to which any region is an answer.
     """
     if not conditions[0].drawn:
         return
-    answers: dict[tuple[str, str], list[np.ndarray]] = {}  # (question, system) -> [clips, classes] a seed
-    for condition in conditions:
-        for key, found in planted_answers(condition).items():
-            answers.setdefault(key, []).append(found)
-    for question in QUESTIONS:
+    found = [planted_answers(condition) for condition in conditions]
+    answers = {key: [one[key] for one in found] for key in found[0]}  # (question, system) -> answers
+    for question in QUESTIONS.values():
         chance = answers[question, CHANCE]
         _note(run, CHANCE, question, chance)
         for system in (name for name in LOCATING if (question, name) in answers):
@@ -100,40 +92,39 @@ def planted_answers(condition: Condition) -> dict[tuple[str, str], np.ndarray]:
     test, rows = data.corpus.split("test"), data.rows("test")
     boxes = data.arrays(SYSTEMS[PROPOSED].features(condition)["proposals"])
     sounding = _sounding(test)
-    truths = {rule: planted_regions(test, [boxes[int(row)] for row in rows], rule) for rule in ("overlap", "centre")}
-    in_view = truths["overlap"][1]
+    on_source, in_view = planted_regions(test, [boxes[int(row)] for row in rows])
     absent = ~(test.targets() | sounding | in_view)
     found: dict[tuple[str, str], np.ndarray] = {}
     for name in LOCATING:
         located = protocol.localisation(protocol.fit(name, condition), data)
         for modality, of_all in located.items():
             of_clips = [of_all[row] for row in rows]
-            scores = padded(of_clips, np.nan)
+            scores, question = localisation.padded(of_clips, np.nan), QUESTIONS[modality]
             if modality == "segments":
-                truth = planted_segments(test, [len(one) for one in of_clips])
-                questions = {"segment_pointing": (truth, sounding), "segment_ap": (truth, sounding)}
+                truth, asked = planted_segments(test, [len(one) for one in of_clips]), sounding
             else:
-                questions = {f"region_{rule}": (one, sounding & in_view) for rule, (one, _) in truths.items()}
-            for question, (truth, asked) in questions.items():
-                found[question, name] = _answer(question, truth, scores, asked)
-                found[question, f"{name} {OTHER_CLASSES}"] = _with_other_classes(question, truth, scores, asked, absent)
-                found.setdefault((question, CHANCE), _chance(question, truth, scores, asked))
-    overlap = truths["overlap"][0].any(axis=1)
-    found["region_overlap", "reachable"] = np.where(sounding & in_view, overlap, np.nan)
+                truth, asked = on_source, sounding & in_view
+            found[question, name] = localisation.pointing(truth, scores, asked)
+            found[question, f"{name} {OTHER_CLASSES}"] = localisation.pointing_by_others(truth, scores, asked, absent)
+            found.setdefault((question, CHANCE), localisation.pointing_chance(truth, scores, asked))
+    found["region_overlap", "reachable"] = np.where(sounding & in_view, on_source.any(axis=1), np.nan)
     return found
 
 
 def planted_segments(test: Corpus, counts: Sequence[int]) -> np.ndarray:
     """Which segments of each clip lie in a sound of each class, bool [clips, segments, classes]; False for padding."""
-    spans = segment_times(max(counts))
-    inside = segment_truth(read_events(test), [clip.id for clip in test.clips], test.classes, spans)
-    return padded([of_clip[:count] for of_clip, count in zip(inside, counts, strict=True)], False)
+    events, spans = read_events(test), segment_times(max(counts))
+    inside = localisation.inside_events(spans, events[["onset", "offset"]].to_numpy(np.float64))
+    truth = np.zeros((len(test.clips), len(spans), len(test.classes)), dtype=bool)
+    for row, column, of_event in zip(*_places(test, events), inside.T, strict=True):
+        truth[row, :, column] |= of_event
+    return truth & (np.arange(len(spans)) < np.array(counts)[:, None])[:, :, None]
 
 
-def planted_regions(test: Corpus, boxes: Sequence[np.ndarray], rule: str) -> tuple[np.ndarray, np.ndarray]:
+def planted_regions(test: Corpus, boxes: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Which regions of each clip are on a source of each class, and where one is in view.
 
-    :param boxes: proposals of each clip, [frames, boxes, 5]. :param rule: as of :func:`region_truth`.
+    :param boxes: proposals of each clip, [frames, boxes, 5].
     :returns: bool [clips, regions, classes], False for padding, and bool [clips, classes]: whether a source is in view
         in one of the frames that boxes were searched in.
     """
@@ -144,31 +135,29 @@ def planted_regions(test: Corpus, boxes: Sequence[np.ndarray], rule: str) -> tup
     truths, in_view = [], np.zeros((len(test.clips), len(test.classes)), dtype=bool)
     for at, (rows, clip) in enumerate(zip(boxes, test.clips, strict=True)):
         found = regions_of(rows)
-        left, top, right, bottom = found.boxes.T * np.array([width, height, width, height])[:, None]
         frames = np.round(found.times * form.frames_per_second).astype(int)
         shown = by_clip.get(clip.id, sights.iloc[:0])
-        corners = np.stack([left, top, right - left, bottom - top], axis=1)
-        truths.append(region_truth(corners, frames, shown, test.classes, rule))  # type: ignore[arg-type]
+        truths.append(
+            localisation.region_truth(found.boxes * np.array([width, height] * 2), frames, shown, test.classes)
+        )
         in_view[at] = np.isin(test.classes, shown["label"][shown["frame"].isin(frames)])
-    return padded(truths, False), in_view
+    return localisation.padded(truths, False), in_view
 
 
 def add_recall_by_gap(run: Run, conditions: Sequence[Condition]) -> None:
     """Note the share of the test clips' sounding events that are tagged, by how far apart sound and sight are.
 
-    Of two streams, the synchronous system and sound alone, and how far two streams are ahead of the others; of the demo
-    world alone. An event is a class that sounds in a clip.
+    Of the systems ``COMPARED``, and how far two streams are ahead of the others; of the demo world alone.
     """
     if not conditions[0].drawn:
         return
     test = protocol.load(conditions[0]).corpus.split("test")
     events = planted_gaps(test, IN_VIEW)
-    row = {clip.id: at for at, clip in enumerate(test.clips)}
-    column = {label: at for at, label in enumerate(test.classes)}
-    clips, classes = events["clip"].map(row).to_numpy(), events["label"].map(column).to_numpy()
+    clips, classes = _places(test, events)
     bands = {name: events["gap"].between(*ends, inclusive="left") for name, ends in BANDS.items()}
     bands[NEVER] = events["gap"].isna()
-    decided = {name: [_decisions(name, one) for one in conditions] for name in (PROPOSED, SYNCHRONOUS, AUDIO_ONLY)}
+    summary = Summary([seed_scores(COMPARED, one) for one in conditions], "test")
+    decided = {name: [one.scores >= one.thresholds for one in summary.resampled(name)] for name in COMPARED}
     for band, chosen in bands.items():
         run.add("corpus", "events", int(chosen.sum()), split="test", label=band)
         asked = np.zeros((len(test.clips), len(test.classes)), dtype=bool)
@@ -180,21 +169,19 @@ def add_recall_by_gap(run: Run, conditions: Sequence[Condition]) -> None:
                 _note(run, PROPOSED, "recall", recall[PROPOSED], values, against=name, label=band, rule=RULES["class"])
 
 
-def add_gap(run: Run, conditions: Sequence[Condition], smallest: float = 0.0) -> None:
-    """Note the planted gap of a world, and how much further two streams are ahead there than where it is the smallest.
+def add_gap(run: Run, conditions: Sequence[Condition]) -> None:
+    """Note how much further two streams are ahead in a demo world with a gap than in one without.
 
     Both worlds have the same sounds in the same test clips, so the difference of differences is paired over clips and
     seeds.
-
-    :param conditions: of one demo world with a gap, a seed each. :param smallest: the other world's gap, s.
     """
-    gaps = planted_gaps(run.corpora[0].split("test"), IN_VIEW)["gap"]
-    run.add("corpus", "planted_gap_seconds", float(gaps.mean()), split="test")
-    if conditions[0].gap == smallest:
+    if conditions[0].gap == 0:
         return
-    far, near = (_summary(one) for one in (conditions, [replace(c, gap=smallest) for c in conditions]))
+    far = Summary([seed_scores(COMPARED, one) for one in conditions], "test")
+    near = Summary([seed_scores(COMPARED, replace(one, gap=0.0)) for one in conditions], "test")
     for other in (SYNCHRONOUS, AUDIO_ONLY):
-        growth = [a - b for a, b in zip(_gains(far, other), _gains(near, other), strict=True)]
+        gains = [world.rows(PROPOSED, "micro_f1", other) for world in (far, near)]  # [1 + resamples] a seed
+        growth = [a - b for a, b in zip(*gains, strict=True)]
         found = summarise(growth, resplit=None, paired=True, bounds=(-2.0, 2.0))
         run.add(PROPOSED, "micro_f1_growth", found, against=other, split="test")
 
@@ -240,72 +227,22 @@ def _weights(clips: int) -> np.ndarray:
     return np.concatenate([np.ones((1, clips)), *clip_weights(clips, RESAMPLES, 0)])
 
 
-def _note(
-    run: Run,
-    system: str,
-    metric: str,
-    values: Sequence[np.ndarray],  # [clips, classes] a seed
-    reference: Sequence[np.ndarray] | None = None,
-    *,
-    against: str = "",
-    label: str = "",
-    rule: str = "",
-) -> None:
+def _note(run: Run, system: str, metric: str, values: Answers, reference: Answers | None = None, **more: Any) -> None:
+    """Note the mean of [clips, classes] of each seed, or how far it is above that of a reference."""
     rows = [resampled_mean(one) for one in values]
     if reference is not None:
         rows = [one - resampled_mean(other) for one, other in zip(rows, reference, strict=True)]
-    found = summarise(rows, resplit=None, paired=reference is not None)
-    run.add(system, metric, found, against=against, split="test", label=label, rule=rule)
-
-
-def _answer(question: str, truth: np.ndarray, scores: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    return average_precision_in_clips(truth, scores) if question == "segment_ap" else pointing(truth, scores, asked)
-
-
-def _chance(question: str, truth: np.ndarray, scores: np.ndarray, asked: np.ndarray) -> np.ndarray:
-    if question == "segment_ap":
-        return average_precision_in_clips_chance(truth, scores)
-    return pointing_chance(truth, scores, asked)
-
-
-def _with_other_classes(
-    question: str, truth: np.ndarray, scores: np.ndarray, asked: np.ndarray, absent: np.ndarray
-) -> np.ndarray:
-    """The answer by scores of a class that the clip does not have, in the mean over such classes, [clips, classes]."""
-    total, count = np.zeros(asked.shape), absent.sum(axis=1, keepdims=True)
-    for k in range(scores.shape[2]):
-        borrowed = np.repeat(scores[:, :, [k]], scores.shape[2], axis=2)
-        total += np.where(absent[:, [k]], _answer(question, truth, borrowed, asked), 0.0)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+    run.add(system, metric, summarise(rows, resplit=None, paired=reference is not None), split="test", **more)
 
 
 def _sounding(test: Corpus) -> np.ndarray:
     """Which classes sound in which clip, bool [clips, classes]; not the weak labels."""
-    events = read_events(test)
-    pairs = set(zip(events["clip"], events["label"], strict=True))
-    return np.array([[(clip.id, label) in pairs for label in test.classes] for clip in test.clips])
+    sounding = np.zeros((len(test.clips), len(test.classes)), dtype=bool)
+    sounding[_places(test, read_events(test))] = True
+    return sounding
 
 
-def _decisions(name: str, condition: Condition) -> np.ndarray:
-    """Tags of the test clips, bool [clips, classes]."""
-    data = protocol.load(condition)
-    scores = protocol.scores(protocol.fit(name, condition), data)
-    held = data.rows("validation")
-    thresholds = thresholds_of(SYSTEMS[name], data.targets[held], scores[held], condition.seed)
-    return scores[rows_of(data.corpus, "test")] >= thresholds
-
-
-def _summary(conditions: Sequence[Condition]) -> Summary:
-    seeds = []
-    for condition in conditions:
-        data = protocol.load(condition)
-        names = (PROPOSED, SYNCHRONOUS, AUDIO_ONLY)
-        scores = {name: protocol.scores(protocol.fit(name, condition), data) for name in names}
-        seeds.append(SeedScores(data.corpus, condition.seed, scores, {}))
-    return Summary(seeds, "test")
-
-
-def _gains(world: Summary, other: str) -> list[np.ndarray]:
-    """Micro F1 of two streams minus that of another system, [1 + resamples] a seed."""
-    rows = (world.rows(name, "micro_f1") for name in (PROPOSED, other))
-    return [one - reference for one, reference in zip(*rows, strict=True)]
+def _places(test: Corpus, events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Row of the clip and column of the class of each event, int [events] each."""
+    clips, classes = pd.Index([clip.id for clip in test.clips]), pd.Index(test.classes)
+    return clips.get_indexer(events["clip"]), classes.get_indexer(events["label"])

@@ -12,7 +12,7 @@ import pandas as pd
 from avrepro.corpora.base import CorpusError
 from avrepro.corpora.dcase2017 import CLASSES, as_matrix, read_predictions, read_weak
 from avrepro.corpora.tables import read_table
-from avrepro.evaluation.metrics import tagging_scores
+from avrepro.evaluation.metrics import ratio, tagging_scores
 from avrepro.evaluation.ranking import d_prime
 from avrepro.fetch import fetch
 
@@ -32,26 +32,26 @@ class OfficialScores:
 
     @property
     def macro_f1(self) -> float:
-        """Mean of the classes' F1. It is never above the evaluator's average, as the harmonic mean is concave."""
+        """Mean of the classes' F1, never above the evaluator's average."""
         return float(self.by_class["f1"].mean())
 
 
 def official_scores(truth_rows: pd.DataFrame, predicted_rows: pd.DataFrame) -> OfficialScores:
     """Score predictions (read_predictions) against weak labels (read_weak) as the official evaluator does.
 
-    Every clip of the truth counts, also one that the predictions leave out. A label predicted twice counts once. A
-    predicted label outside the 17 classes is a false alarm and takes part in the averages over classes, with 0.
-    Raises CorpusError for a prediction of a clip that the truth does not have.
+    Every clip of the truth counts, also one that the predictions leave out. A predicted label outside the 17 classes is
+    a false alarm and takes part in the averages over classes, with 0. CorpusError for a clip that the truth lacks.
     """
     clips = list(dict.fromkeys(truth_rows["clip"]))
     classes = (*CLASSES, *sorted(set(predicted_rows["label"]) - {"", *CLASSES}))
     scores = tagging_scores(as_matrix(truth_rows, clips, classes), as_matrix(predicted_rows, clips, classes))
     by_class = np.stack([scores.class_precision, scores.class_recall, scores.class_f1], axis=1)  # (classes, 3)
-    averages = (scores.class_precision.mean(), scores.class_recall.mean(), scores.class_average_f1)
+    precision, recall = scores.class_precision.mean(), scores.class_recall.mean()
+    f1 = float(ratio(2 * precision * recall, precision + recall))
     return OfficialScores(
         clips=len(clips),
         micro=100 * pd.Series((scores.precision, scores.recall, scores.f1), index=MEASURES),
-        class_average=100 * pd.Series(averages, index=MEASURES),
+        class_average=100 * pd.Series((precision, recall, f1), index=MEASURES),
         by_class=100 * pd.DataFrame(by_class, index=list(classes), columns=MEASURES),
     )
 
@@ -59,7 +59,7 @@ def official_scores(truth_rows: pd.DataFrame, predicted_rows: pd.DataFrame) -> O
 def read_official_output(path: Path) -> OfficialScores:
     """The scores that the official evaluator printed.
 
-    Its older form gives the instance-wise scores alone: class_average is NaN then, and by_class has no rows. Raises
+    Its older form gives the instance-wise scores alone: class_average is NaN then, and by_class has no rows.
     CorpusError where not even those are found.
     """
     text = path.read_text(encoding="utf-8")
@@ -80,8 +80,8 @@ def read_official_output(path: Path) -> OfficialScores:
 def rescored_predictions() -> pd.DataFrame:
     """The published predictions on the testing set, scored here and by the official evaluator; all are fetched.
 
-    One row a file: official and ours (micro F1, percent), largest_difference (percentage points, over the micro
-    scores, the class-wise averages and the scores of the 17 classes), class_average_f1 and macro_f1 (percent, ours).
+    One row a file, in percent: official and ours (micro F1), largest_difference (over the micro scores, the class-wise
+    averages and the scores of the 17 classes), class_average_f1 and macro_f1 (ours).
     """
     truth = read_weak(fetch(TASK, "groundtruth_release/groundtruth_weak_label_testing_set.csv"))
     rows = []
@@ -106,19 +106,13 @@ def rescored_predictions() -> pd.DataFrame:
     return pd.DataFrame(rows, index=pd.RangeIndex(PREDICTIONS, name="file"))
 
 
-@dataclass(frozen=True)
-class RankingSummary:
-    """Averages over AudioSet's classes, as its papers give them."""
+def per_class_summary(path: Path) -> dict[str, float]:
+    """Averages over AudioSet's classes, as its papers give them, of a table by class.
 
-    mean_average_precision: float  # fraction 0..1
-    mean_auc: float  # fraction 0..1
-    d_prime: float  # standard deviations, of the mean AUC and not the mean of the classes' d'
+    The table has class_index,average_precision,roc_auc below a header; fractions.
 
-
-def per_class_summary(path: Path) -> RankingSummary:
-    """Summary of a table by class (class_index,average_precision,roc_auc below a header; fractions).
-
-    Raises CorpusError for a table that is not of that form or does not number its classes 0, 1, 2 ...
+    :returns: map and mauc, fractions 0..1, and d_prime: of the mean AUC, not the mean of the classes' d'.
+    :raises CorpusError: the table is not of that form, or does not number its classes 0, 1, 2 ...
     """
     table = read_table(path, ("class_index", "average_precision", "roc_auc"), skip=1)
     numbers = table.apply(pd.to_numeric, errors="coerce").astype("float64")
@@ -127,4 +121,4 @@ def per_class_summary(path: Path) -> RankingSummary:
     if not numbers[["average_precision", "roc_auc"]].apply(lambda column: column.between(0, 1)).all(axis=None):
         raise CorpusError(f"{path}: expected average precision and ROC AUC as fractions 0..1 in every row")
     auc = float(numbers["roc_auc"].mean())
-    return RankingSummary(float(numbers["average_precision"].mean()), auc, float(d_prime(auc)))
+    return {"map": float(numbers["average_precision"].mean()), "mauc": auc, "d_prime": float(d_prime(auc))}

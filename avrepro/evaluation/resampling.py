@@ -24,10 +24,9 @@ BLOCK_ELEMENTS = 4_000_000  # of resample weights held at a time: 32 MB
 class Resampled:
     """Metrics of one system, float64 [1 + resamples] or [1 + resamples, classes]; row 0 is of the clips as they are.
 
-    Each is computed when it is first asked for. A class without any positive clip is NaN, and left out of means over
-    classes; its false alarms count in micro F1, precision and recall still, which pool all decisions. A class whose
-    positive clips a resample happens to miss has F1 0 there, and no AP or AUC. Intervals of d' are made from those of
-    ``mauc`` by :func:`avrepro.evaluation.d_prime_interval`.
+    A class without any positive clip is NaN, and left out of means over classes; its false alarms count in micro F1,
+    precision and recall still, which pool all decisions. A class whose positive clips a resample happens to miss has
+    F1 0 there, and no AP or AUC.
     """
 
     y_true: np.ndarray  # bool [clips, classes]
@@ -42,11 +41,11 @@ class Resampled:
         return f1_of_counts(*self._counts.sum(axis=2))
 
     @property
-    def precision(self) -> np.ndarray:
+    def micro_precision(self) -> np.ndarray:
         return ratio(*self._counts[:2].sum(axis=2))
 
     @property
-    def recall(self) -> np.ndarray:
+    def micro_recall(self) -> np.ndarray:
         return ratio(*self._counts[::2].sum(axis=2))
 
     @property
@@ -75,7 +74,11 @@ class Resampled:
 
     @cached_property
     def calibration_error(self) -> np.ndarray:
-        """The bins' limits are those of the clips as they are. ValueError where the probabilities are not 0..1."""
+        """Expected calibration error over all decisions, clips x classes together (Guo et al. 2017, equation 3).
+
+        The mean over bins, each weighted by its share of the decisions, of |mean probability - share that is true|. The
+        bins' limits are those of the clips as they are. ValueError where the probabilities are not 0..1.
+        """
         # What a bin adds is |its sum of p - y| / decisions, so a resample needs only sums over clips.
         return np.abs(self._totals(bin_excesses(self.y_true, self.probabilities))).sum(axis=1) / self.y_true.size
 
@@ -111,8 +114,8 @@ def resample(
 
     :param y_true: bool [clips, classes]. :param scores: finite [clips, classes], higher meaning likelier.
     :param thresholds: of the decisions score >= threshold, [classes] or one for all classes; +inf decides for nothing.
-    :param resamples: 0 or more. :param seed: of the draws of clips. Trainings on the same test clips share it: what a
-        clip adds to all of them does not average out. On test clips of their own each has another.
+    :param seed: of the draws of clips. Trainings on the same test clips share it: what a clip adds to all of them does
+        not average out.
     :param probabilities: of the calibration error, 0..1, where the scores are none; see ``platt``.
     :raises ValueError: for bad input.
     """

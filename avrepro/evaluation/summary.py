@@ -7,25 +7,22 @@ each split one pool of clips anew give the corrected resampled t (see :mod:`avre
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
+from avrepro import protocol
 from avrepro.claims import Claim
-from avrepro.corpora.base import Corpus
 from avrepro.evaluation.calibration import platt
 from avrepro.evaluation.intervals import Interval, d_prime_interval
 from avrepro.evaluation.metrics import tagging_scores
 from avrepro.evaluation.resampling import Resampled, resample
-from avrepro.evaluation.seeds import bonferroni_level, summarise, summarise_by_class
+from avrepro.evaluation.seeds import bonferroni_level, summarise
 from avrepro.evaluation.thresholds import tune_thresholds
-from avrepro.systems import SYSTEMS, System
+from avrepro.systems import SYSTEMS, Condition, Data, System
 
-OVERALL = {
-    "micro_f1": "micro_f1", "micro_precision": "precision", "micro_recall": "recall", "macro_f1": "macro_f1",
-    "map": "map", "mauc": "mauc", "calibration_error": "calibration_error",
-}  # fmt: skip
+OVERALL = ("micro_f1", "micro_precision", "micro_recall", "macro_f1", "map", "mauc", "calibration_error")
 BY_CLASS = ("class_f1", "average_precision", "roc_auc")
 OF_CLASSES = {"micro_f1": "class_f1", "map": "average_precision"}  # what a difference is shown by, class by class
 RULES = {
@@ -41,10 +38,20 @@ Pair = tuple[str, str]
 class SeedScores:
     """Scores of one training seed, float32 [clips, classes] each, clips in the order of the corpus."""
 
-    corpus: Corpus
-    seed: int
+    data: Data
     scores: Mapping[str, np.ndarray]
-    impaired: Mapping[tuple[str, str], np.ndarray]  # (system, impairment) -> likewise
+    impaired: Mapping[tuple[str, str], np.ndarray] = field(default_factory=dict)  # (system, impairment) -> likewise
+
+
+def seed_scores(names: Sequence[str], condition: Condition, impaired: Sequence[str] = ()) -> SeedScores:
+    """Scores of systems under one condition, of whole and of impaired clips; trains what is missing."""
+    data = protocol.load(condition)
+    fitted = {name: protocol.fit(name, condition) for name in names}
+    whole = {name: protocol.scores(one, data) for name, one in fitted.items()}
+    worse = {
+        (name, how): protocol.scores(one, data.with_impairment(how)) for how in impaired for name, one in fitted.items()
+    }
+    return SeedScores(data, whole, worse)
 
 
 class Summary:
@@ -52,15 +59,15 @@ class Summary:
 
     def __init__(self, seeds: Sequence[SeedScores], split: str) -> None:
         self.seeds, self.split = seeds, split
-        self.classes = seeds[0].corpus.classes
-        self._resampled: dict[tuple[str, str, int], Resampled] = {}
+        self.classes = seeds[0].data.classes
+        self._resampled: dict[tuple[str, str], list[Resampled]] = {}
 
     @cached_property
     def resplit(self) -> tuple[int, int] | None:
         """Training and test clips of a seed, where each seed splits one pool of clips anew."""
-        if len({one.corpus.digest for one in self.seeds}) == 1:
+        if len({one.data.corpus.digest for one in self.seeds}) == 1:
             return None
-        sizes = [[len(one.corpus.split(split).clips) for split in ("train", self.split)] for one in self.seeds]
+        sizes = [[len(one.data.rows(split)) for split in ("train", self.split)] for one in self.seeds]
         train, test = np.mean(sizes, axis=0).round().astype(int)
         return int(train), int(test)
 
@@ -69,48 +76,52 @@ class Summary:
         """Resamples of clips: with test clips of their own, several seeds need none."""
         return 0 if self.resplit is not None and len(self.seeds) > 1 else 2000
 
-    def of(self, system: str, number: int, impaired: str = "") -> Resampled:
-        """Metrics of a system on the clips of the split, of the seed with this number."""
-        key = system, impaired, number
-        if key not in self._resampled:
-            one, about = self.seeds[number], SYSTEMS[system]
-            truth, held = one.corpus.targets(), rows_of(one.corpus, "validation")
-            rows, scores = rows_of(one.corpus, self.split), one.scores[system]
-            thresholds = thresholds_of(about, truth[held], scores[held], one.seed)
-            shown = (one.impaired[system, impaired] if impaired else scores)[rows]
-            probabilities = shown if about.probabilities else platt(truth[held], scores[held])(shown)
-            self._resampled[key] = resample(truth[rows], shown, thresholds, self.draws, 0, np.clip(probabilities, 0, 1))
-        return self._resampled[key]
+    def resampled(self, system: str, impaired: str = "") -> list[Resampled]:
+        """Metrics of a system on the clips of the split, of each seed."""
+        if (system, impaired) not in self._resampled:
+            self._resampled[system, impaired] = [self._resample(one, system, impaired) for one in self.seeds]
+        return self._resampled[system, impaired]
 
-    def rows(self, system: str, metric: str, impaired: str = "") -> list[np.ndarray]:
-        """A metric of every seed, [1 + resamples] or [1 + resamples, classes]."""
-        name = OVERALL.get(metric, metric)
-        return [getattr(self.of(system, number, impaired), name) for number in range(len(self.seeds))]
+    def _resample(self, seed: SeedScores, system: str, impaired: str) -> Resampled:
+        about, truth, scores = SYSTEMS[system], seed.data.targets, seed.scores[system]
+        rows, held = seed.data.rows(self.split), seed.data.rows("validation")
+        shown = (seed.impaired[system, impaired] if impaired else scores)[rows]
+        probabilities = shown if about.probabilities else platt(truth[held], scores[held])(shown)
+        thresholds = thresholds_of(about, seed.data, scores)
+        return resample(truth[rows], shown, thresholds, self.draws, 0, np.clip(probabilities, 0, 1))
+
+    def rows(self, system: str, metric: str, against: str = "", impaired: str = "") -> list[np.ndarray]:
+        """A metric of every seed, or how much higher it is than another system's.
+
+        :returns: [1 + resamples] or [1 + resamples, classes] each.
+        """
+        found = [getattr(one, metric) for one in self.resampled(system, impaired)]
+        if not against:
+            return found
+        return [one - other for one, other in zip(found, self.rows(against, metric), strict=True)]
 
     def overall(self, system: str, metric: str, against: str = "", impaired: str = "") -> Interval:
         """A number of all classes together, or how much higher it is than that of another system."""
         if metric == "d_prime":
             return d_prime_interval(self.overall(system, "mauc", impaired=impaired))
-        found = self.rows(system, metric, impaired)
-        if against:
-            found = [one - other for one, other in zip(found, self.rows(against, metric), strict=True)]
-        return summarise(found, resplit=self.resplit, paired=bool(against))
+        return summarise(self.rows(system, metric, against, impaired), resplit=self.resplit, paired=bool(against))
 
     def loss(self, system: str, metric: str, impaired: str) -> Interval:
         """What a metric loses where the test clips are impaired."""
-        pairs = zip(self.rows(system, metric), self.rows(system, metric, impaired), strict=True)
+        pairs = zip(self.rows(system, metric), self.rows(system, metric, impaired=impaired), strict=True)
         return summarise([whole - worse for whole, worse in pairs], resplit=self.resplit, paired=True)
 
     def by_class(self, system: str, metric: str, against: str = "", level: float = 0.95) -> dict[str, Interval]:
         """A number of each class that has a positive clip, or how much higher it is than another system's."""
-        found = self.rows(system, metric)
-        if against:
-            found = [one - other for one, other in zip(found, self.rows(against, metric), strict=True)]
-        there = ~np.isnan(np.mean([one[0] for one in found], axis=0))
-        names = [name for name, known in zip(self.classes, there, strict=True) if known]
-        parts = [one[:, there] for one in found]
-        intervals = summarise_by_class(parts, resplit=self.resplit, paired=bool(against), level=level) if names else []
-        return dict(zip(names, intervals, strict=True))
+        return self.summarise_classes(self.rows(system, metric, against), bool(against), level)
+
+    def summarise_classes(self, rows: Sequence[np.ndarray], paired: bool, level: float = 0.95) -> dict[str, Interval]:
+        """The interval of each class that has a positive clip; rows are [1 + resamples, classes] of each seed."""
+        known = np.isfinite(np.mean([one[0] for one in rows], axis=0))
+        return {
+            self.classes[k]: summarise([one[:, k] for one in rows], resplit=self.resplit, paired=paired, level=level)
+            for k in np.flatnonzero(known)
+        }
 
     def class_differences(self, system: str, metric: str, against: str) -> dict[str, Interval]:
         """Differences class by class, at a level corrected for the number of classes."""
@@ -119,8 +130,8 @@ class Summary:
 
     def claim(self, claim: Claim, level: float = 0.95) -> Interval | None:
         """A claim's quantity; None where none of its classes is in the corpus."""
-        pairs = zip(self.rows(claim.system, claim.metric), self.rows(claim.against, claim.metric), strict=True)
-        values = [quantity(claim, self.classes, one - other) for one, other in pairs]
+        gains = self.rows(claim.system, claim.metric, claim.against)
+        values = [quantity(claim, self.classes, gain) for gain in gains]
         if np.isnan(values[0][0]):
             return None
         bounds = (-2.0, 2.0) if claim.kind == "contrast" else None
@@ -148,20 +159,17 @@ def quantity(claim: Claim, classes: Sequence[str], gain: np.ndarray) -> np.ndarr
     return mean(gain, claim.classes)
 
 
-def rows_of(corpus: Corpus, split: str) -> np.ndarray:
-    """Rows of the clips of a split, int [clips]."""
-    return np.array([row for row, clip in enumerate(corpus.clips) if clip.split == split], dtype=int)
-
-
-def thresholds_of(system: System, y_true: np.ndarray, scores: np.ndarray, seed: int) -> np.ndarray:
-    """Thresholds of a system's decisions, chosen on validation clips alone, [classes]; both [clips, classes]."""
+def thresholds_of(system: System, data: Data, scores: np.ndarray) -> np.ndarray:
+    """Thresholds of a system's decisions, chosen on validation clips alone, [classes]; scores of all clips."""
     if system.threshold_rule == "half":
         return np.full(scores.shape[1], 0.5)
+    held = data.rows("validation")
+    y_true, scores = data.targets[held], scores[held]
     if system.threshold_rule == "single":
         tried = np.unique(np.quantile(scores, np.linspace(0, 1, 201)))
         best = max(tried, key=lambda one: tagging_scores(y_true, scores >= one).f1)
         return np.full(scores.shape[1], best)
-    return tune_thresholds(y_true, scores, seed)
+    return tune_thresholds(y_true, scores, data.condition.seed)
 
 
 def comparisons(names: Sequence[str]) -> Iterator[Pair]:

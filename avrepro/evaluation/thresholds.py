@@ -1,13 +1,12 @@
-"""Class-specific thresholds tuned for the micro-average F1 (Li et al. 2017, section 3.3), and what they gain."""
+"""Class-specific thresholds tuned for the micro-average F1 (Li et al. 2017, section 3.3)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from avrepro.evaluation.metrics import TaggingScores, checked_pair, cumulative_counts, f1_of_counts, tagging_scores
+from avrepro.evaluation.metrics import checked_pair, f1_of_counts
 
 
 @dataclass(frozen=True)
@@ -22,17 +21,13 @@ class _Cuts:
 def tune_thresholds(y_true: np.ndarray, scores: np.ndarray, seed: int = 0) -> np.ndarray:
     """Tune one threshold a class on held-out clips; predict ``scores >= thresholds``.
 
-    Step 1 takes the threshold with the best F1 of each class by itself. Step 2 draws a random class and
-    re-tunes its threshold for the micro-average F1 with the others held, until no single class can raise it.
-    The micro F1 never falls, and the end is an optimum along each class. It need not be the best of all
-    combinations, and may depend on the seed.
+    Step 1 takes the threshold with the best F1 of each class by itself. Step 2 draws a random class and re-tunes its
+    threshold for the micro-average F1 with the others held, until no single class can raise it: an optimum along each
+    class, which need not be the best of all combinations.
 
-    Both steps are exact, not a grid: every distinct score of a class is a candidate, and so is predicting
-    nothing. Of equally good thresholds the highest wins (the fewest predictions), and step 2 moves a
-    threshold only for a gain. What is returned lies halfway between the lowest accepted score and the next
-    lower one, in the scores' own precision; it is the accepted score itself if no number lies between or no
-    score is lower. So the decisions on the tuning clips are the tuned ones, and on other clips neither side
-    is favoured. It is +inf where predicting nothing is best, as for a class without a positive clip.
+    Every distinct score of a class is a candidate, and so is predicting nothing. Of equally good thresholds the highest
+    wins, and step 2 moves a threshold only for a gain. What is returned lies halfway between the lowest accepted score
+    and the next lower one, in the scores' own precision. It is +inf where predicting nothing is best.
 
     Args: y_true bool [clips, classes]; scores finite [clips, classes]; seed of the draws in step 2.
     Returns: float64 [classes]. Raises ValueError for bad input.
@@ -50,28 +45,13 @@ def tune_thresholds(y_true: np.ndarray, scores: np.ndarray, seed: int = 0) -> np
     return np.array([c.thresholds[at] for c, at in zip(cuts, chosen, strict=True)])
 
 
-def threshold_sweep(y_true: np.ndarray, scores: np.ndarray, thresholds: Sequence[float]) -> list[TaggingScores]:
-    """What ``score >= threshold`` gives with each of the thresholds used for all classes alike.
-
-    y_true bool [clips, classes]; scores finite [clips, classes]. ValueError for bad input.
-    """
-    y_true, scores = checked_pair(y_true, scores)
-    return [tagging_scores(y_true, scores >= threshold) for threshold in thresholds]
-
-
 def cross_validated_decisions(y_true: np.ndarray, scores: np.ndarray, folds: int = 5, seed: int = 0) -> np.ndarray:
-    """Decide each clip by thresholds tuned without it: what tuning gives where there are no other held-out clips.
+    """Decide each clip by thresholds tuned without it: on the other ``folds`` - 1 parts of clips dealt at random.
 
-    The clips are dealt at random to ``folds`` parts of equal size, give or take one; those of each part are decided
-    by the thresholds that tune_thresholds finds on the others.
-
-    Args: y_true bool [clips, classes]; scores finite [clips, classes]; folds 2 to clips; seed of the dealing and of
-        the tuning.
+    Args: y_true bool [clips, classes]; scores finite [clips, classes]; seed of the dealing and of the tuning.
     Returns: bool [clips, classes]. Raises ValueError for bad input.
     """
     y_true, scores = checked_pair(y_true, scores)
-    if not 2 <= folds <= len(y_true):
-        raise ValueError(f"folds: expected 2 to {len(y_true)} (the number of clips), found {folds}")
     decisions = np.zeros(y_true.shape, dtype=bool)
     for held_out in np.array_split(np.random.default_rng(seed).permutation(len(y_true)), folds):
         others = np.delete(np.arange(len(y_true)), held_out)
@@ -103,7 +83,11 @@ def _raise_micro_f1(cuts: list[_Cuts], chosen: list[int], positive: int, rng: np
 
 
 def _cuts(labels: np.ndarray, scores: np.ndarray) -> _Cuts:
-    distinct, hits, predicted = cumulative_counts(labels, scores)
+    """Of one class; labels bool [clips], scores float [clips]."""
+    order = np.argsort(-scores)
+    ordered = scores[order]
+    last = np.flatnonzero(np.append(ordered[:-1] != ordered[1:], True))  # the last clip of each run of ties
+    distinct, hits, predicted = ordered[last], np.cumsum(labels[order])[last], last + 1
     lower = np.append(distinct[1:], distinct[-1])
     halfway = distinct / 2 + lower / 2  # halves first: the sum of two large scores might overflow
     thresholds = np.where((lower < halfway) & (halfway <= distinct), halfway, distinct)

@@ -11,15 +11,17 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from timm.data import ImageNetInfo
 
 from avrepro import checkout, corpora, evaluation, manifests, results
-from avrepro.backbones.efficientnet import EfficientNetLite0, named_right
+from avrepro.backbones.efficientnet import EfficientNetLite0
 from avrepro.corpora import audioset, dcase2017
 from avrepro.corpora.base import Corpus
 from avrepro.corpora.esc10 import DURATION
+from avrepro.corpora.paired_render import read_photograph
 from avrepro.corpora.statistics import class_counts, co_occurrence
 from avrepro.evaluation.published import PUBLISHED, TASK, per_class_summary, rescored_predictions
-from avrepro.facts.demo_world import FAMILIES, class_samples, example, note_recognition, note_world
+from avrepro.facts.demo_world import FAMILIES, class_samples, example, note_corpus, note_recognition, note_world
 from avrepro.fetch import at_hand, fetch
 from avrepro.parameters import Data
 from avrepro.recipes import digest
@@ -101,10 +103,8 @@ def note_dcase2017(run: Run, parameters: Data) -> None:
             strong = dcase2017.read_strong(fetch(TASK, f"groundtruth_release/groundtruth_strong_label_{name}_set.csv"))
             run.add(name, "timed_events", strong["timed"].sum())
             run.add(name, "untimed_events", (~strong["timed"]).sum())
-    run.add("corpus", "clips", len(listed))
-    run.add("corpus", "classes", len(dcase2017.CLASSES))
-    run.add("corpus", "hours", sum(clip.end - clip.start for clip in listed) / 3600)
-    run.add("corpus", "labels_per_clip", sum(len(clip.labels) for clip in listed) / len(listed))
+    seconds = sum(clip.end - clip.start for clip in listed)
+    note_corpus(run, len(listed), len(dcase2017.CLASSES), seconds, sum(len(clip.labels) for clip in listed))
     run.add("validation", "clips", sum(clip.split == "validation" for clip in listed))
     counts = class_counts(listed, dcase2017.CLASSES)
     for name, column in counts.assign(training=counts["train"] + counts["validation"]).items():
@@ -121,15 +121,12 @@ def note_audioset(run: Run, parameters: Data) -> None:
     names = audioset.read_classes(fetch("audioset", audioset.CLASS_LIST))
     tables = {name: audioset.segments(name) for name, (source, _, _) in audioset.LISTS.items() if at_hand(source)}
     for name, table in tables.items():
-        known = audioset.label_statistics(table, names)
-        run.add(name, "clips", known.clips)
-        run.add(name, "labels_per_clip", known.labels_per_clip)
-        _note_classes(run, name, known.counts)
+        run.add(name, "clips", len(table))
+        run.add(name, "labels_per_clip", table["labels"].map(len).mean())
+        _note_classes(run, name, audioset.label_counts(table, names))
     together = pd.concat(tables.values())
-    run.add("corpus", "clips", len(together))
-    run.add("corpus", "classes", len(names))
-    run.add("corpus", "hours", (together["end"] - together["start"]).sum() / 3600)
-    run.add("corpus", "labels_per_clip", together["labels"].map(len).mean())
+    seconds = (together["end"] - together["start"]).sum()
+    note_corpus(run, len(together), len(names), seconds, together["labels"].map(len).sum())
 
 
 def _note_classes(run: Run, system: str, counts: pd.Series) -> None:
@@ -146,7 +143,7 @@ def note_predictions(run: Run, parameters: Data) -> None:
     truth = dcase2017.read_weak(fetch(TASK, "groundtruth_release/groundtruth_weak_label_testing_set.csv"))
     probabilities = dcase2017.read_probabilities(fetch(PUBLISHED, "cvssp_testing_example/at_prob_mat.csv.gz"))
     y_true, scores = dcase2017.as_matrix(truth, list(probabilities.index)), probabilities.to_numpy()
-    sweep = evaluation.threshold_sweep(y_true, scores, [percent / 100 for percent in PERCENT])
+    sweep = [evaluation.tagging_scores(y_true, scores >= percent / 100) for percent in PERCENT]
     for percent, found in zip(PERCENT, sweep, strict=True):
         for metric in ("precision", "recall", "f1"):
             run.add("one threshold", f"micro_{metric}", getattr(found, metric), step=percent)
@@ -175,10 +172,8 @@ def note_ranking(run: Run, parameters: Data) -> None:
     """mAP, mAUC and d' of a published model from its values by class, beside those that its authors state."""
     for name in AST:
         stated = np.loadtxt(fetch("ast_per_class", f"{name}_result.csv"), delimiter=",", ndmin=2)[-1]
-        ours = per_class_summary(fetch("ast_per_class", f"{name}_last_epoch.csv"))
-        recomputed = (ours.mean_average_precision, ours.mean_auc, ours.d_prime)
-        for (metric, column), value in zip(STATED.items(), recomputed, strict=True):
-            run.add("stated", metric, stated[column], label=name)
+        for metric, value in per_class_summary(fetch("ast_per_class", f"{name}_last_epoch.csv")).items():
+            run.add("stated", metric, stated[STATED[metric]], label=name)
             run.add("recomputed", metric, value, label=name)
 
 
@@ -198,18 +193,20 @@ def note_paired(run: Run, parameters: Data) -> None:
 def note_esc10(run: Run, parameters: Data) -> None:
     """Recordings and classes of ESC-10, by the names of its files."""
     recordings = [Path(file.name) for file in manifests.source("esc10").files if file.name.endswith(".ogg")]
-    run.add("corpus", "clips", len(recordings))
-    run.add("corpus", "classes", len({path.parent for path in recordings}))
-    run.add("corpus", "hours", len(recordings) * DURATION / 3600)
-    run.add("corpus", "labels_per_clip", 1)
+    classes = {path.parent for path in recordings}
+    note_corpus(run, len(recordings), len(classes), len(recordings) * DURATION, len(recordings))
 
 
 def note_photographs(run: Run, parameters: Data) -> None:
-    """How many photographs of ImageNet's classes the image network names right by its first name."""
+    """How many photographs, named WORDNETID_name.JPEG by their true class, the image network names right at first."""
     folder = fetch("imagenet_samples", manifests.source("imagenet_samples").files[0].name).parent
-    right, photographs = named_right(EfficientNetLite0.pretrained(device=choose_device(parameters.device)), folder)
-    run.add("efficientnet-lite0", "photographs", photographs)
-    run.add("efficientnet-lite0", "accuracy", right / photographs)
+    network = EfficientNetLite0.pretrained(device=choose_device(parameters.device))
+    identifiers = ImageNetInfo("imagenet-1k").label_names()
+    files = sorted(folder.glob("n*_*.JPEG"))
+    labels = [int(network.probabilities(read_photograph(file)[None]).argmax()) for file in files]
+    right = sum(identifiers[label] == file.name.split("_")[0] for label, file in zip(labels, files, strict=True))
+    run.add("efficientnet-lite0", "photographs", len(files))
+    run.add("efficientnet-lite0", "accuracy", right / len(files))
 
 
 MEASUREMENTS = {

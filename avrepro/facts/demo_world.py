@@ -64,18 +64,22 @@ FAMILIES: dict[str, tuple[str, ...]] = {
 }
 
 
+def note_corpus(run: Run, clips: int, classes: int, seconds: float, labels: int) -> None:
+    """Size of a corpus, from its number of labels and its seconds in all."""
+    run.add("corpus", "clips", clips)
+    run.add("corpus", "classes", classes)
+    run.add("corpus", "hours", seconds / 3600)
+    run.add("corpus", "labels_per_clip", labels / clips)
+
+
 def note_world(run: Run, parameters: Data) -> None:
     """Clips and labels of the demo world; how sounding events, weak labels and pictures of the sources go together."""
     (corpus,) = run.corpora
     clip = load_world_description().clip
-    run.add("corpus", "clips", len(corpus.clips))
-    run.add("corpus", "classes", len(corpus.classes))
-    run.add("corpus", "hours", len(corpus.clips) * clip.seconds / 3600)
-    run.add("corpus", "labels_per_clip", corpus.targets().sum(axis=1).mean())
-    for split in ("train", "validation", "test"):
-        counts = corpus.split(split).targets().sum(axis=0)
-        for label, count in zip(corpus.classes, counts, strict=True):
-            run.add("corpus", "clips_with_label", count, split=split, label=label)
+    seconds = len(corpus.clips) * clip.seconds
+    note_corpus(run, len(corpus.clips), len(corpus.classes), seconds, corpus.targets().sum())
+    for label, count in zip(corpus.classes, corpus.split("train").targets().sum(axis=0), strict=True):
+        run.add("corpus", "clips_with_label", count, split="train", label=label)
     events, sights = read_events(corpus), read_sights(corpus)
     visible = sights[sights["visible"] >= IN_VIEW].dropna(subset="label")
     frames = {key: np.unique(rows["frame"]) for key, rows in visible.groupby(["clip", "label"])}
@@ -102,21 +106,22 @@ def example(corpus: Corpus) -> tuple[Clip, dict[str, list[tuple[float, float]]]]
     test = corpus.split("test")
     events, sights = read_events(test), read_sights(test)
     sights = sights[sights["visible"] >= IN_VIEW]
-    sources = sights.dropna(subset="label").groupby("clip")["label"].agg(set).to_dict()
-    faintest = events.groupby("clip")["snr_db"].min().to_dict()
+    shown = set(zip(sights["clip"], sights["label"], strict=True))
+    faint = set(events["clip"][events["snr_db"] < AUDIBLE])
     labelled = [clip for clip in test.clips if clip.labels]
-    telling = [
+    telling = (
         clip
         for clip in labelled
-        if len(clip.labels) > 1 and faintest[clip.id] >= AUDIBLE and set(clip.labels) & sources.get(clip.id, set())
-    ]
-    clip = (telling or labelled)[0]
-    spans: dict[str, list[tuple[float, float]]] = {}
-    for row in events[events["clip"] == clip.id].itertuples():
-        spans.setdefault(f"sounds: {row.label}", []).append((row.onset, row.offset))
+        if len(clip.labels) > 1 and clip.id not in faint and any((clip.id, label) in shown for label in clip.labels)
+    )
+    clip = next(telling, labelled[0])
     assert corpus.strong is not None  # else there were no events
-    scenes = {scene["clip"]: scene for scene in json.loads((corpus.strong / "scenes.json").read_text("utf-8"))}
-    for one in scenes[clip.id]["distractions"]:
+    scenes = json.loads((corpus.strong / "scenes.json").read_text("utf-8"))
+    scene = next(scene for scene in scenes if scene["clip"] == clip.id)
+    spans: dict[str, list[tuple[float, float]]] = {}
+    for one in scene["events"]:
+        spans.setdefault(f"sounds: {one['label']}", []).append((one["onset"], one["offset"]))
+    for one in scene["distractions"]:
         spans.setdefault(f"sounds besides: {one['kind']}", []).append((one["onset"], one["offset"]))
     rate = load_world_description().clip.frames_per_second
     for thing, rows in sights[sights["clip"] == clip.id].groupby("object"):
@@ -157,21 +162,16 @@ def mp3(waveform: np.ndarray) -> bytes:
 
 
 def note_recognition(run: Run, parameters: Data) -> None:
-    """How often YAMNet, trained on real recordings, names the family of the demo world's sounds (see ``recognise``)."""
-    network = YAMNet.pretrained().to(choose_device(parameters.device))
-    recognise(run, network, RENDERINGS[parameters.profile], parameters.seed)
-
-
-def recognise(run: Run, network: YAMNet, renderings: int, seed: int) -> None:
-    """Note how often the network's first name, and one of its first five, is of the right family.
+    """How often the first name, and one of the first five, that YAMNet gives a sound is of the right family.
 
     A rendering is named by the mean of its patches' scores. ``first_name`` is the share of a class's renderings that
     have a name first. The intervals are over renderings.
     """
+    device, renderings = choose_device(parameters.device), RENDERINGS[parameters.profile]
+    network = YAMNet.pretrained().to(device)
     right: dict[str, list[float]] = {"first_in_family": [], "five_in_family": []}
-    device = next(network.parameters()).device
     for label in SOUND_CLASSES:
-        sounds = [isolated_sound(label, number, seed) for number in range(renderings)]
+        sounds = [isolated_sound(label, number, parameters.seed) for number in range(renderings)]
         waveforms = np.stack([soxr.resample(sound, RATE, network.sample_rate, quality="HQ") for sound in sounds])
         with torch.inference_mode():
             scores = network(torch.from_numpy(waveforms).to(device))[0].mean(1).cpu().numpy()  # (renderings, 521)
@@ -185,4 +185,4 @@ def recognise(run: Run, network: YAMNet, renderings: int, seed: int) -> None:
     run.add("yamnet", "renderings", renderings)
     for metric, values in right.items():
         pooled = np.array(values)
-        run.add("yamnet", metric, metric_interval(lambda _, drawn: drawn.mean(), pooled, pooled))
+        run.add("yamnet", metric, metric_interval(np.mean, pooled))

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
-
 import numpy as np
 import torch
 
 from avrepro import backbones
 from avrepro.corpora.base import Clip
 from avrepro.features.logmel import LogMel
-from avrepro.features.store import Feature
+from avrepro.features.store import SECONDS, Feature
 from avrepro.media import read_audio
 from avrepro.recipes import Recipe
 
-SECONDS = 10.0  # of a clip that are used
 
-
-def log_mel(front_end: LogMel, name: str, pooled: int = 1, seconds: float = SECONDS, version: int = 1) -> Feature:
-    """Log-mel spectrogram of the first ``seconds``, float16 [frames, mels].
+def log_mel(front_end: LogMel, name: str, pooled: int = 1) -> Feature:
+    """Log-mel spectrogram of the first 10 s, float16 [frames, mels].
 
     Frames that begin after the end of a shorter recording are -inf, the logarithm of no energy at all: networks tell
     them by that from silence that was recorded.
@@ -26,11 +22,11 @@ def log_mel(front_end: LogMel, name: str, pooled: int = 1, seconds: float = SECO
     :param name: of the front end, for the recipe. :param pooled: frames that are averaged to one.
     """
     rate, hop = front_end.sample_rate, front_end.hop
-    samples = round(seconds * rate)
+    samples = round(SECONDS * rate)
     frames = front_end.frames(samples) // pooled
 
     def read(clip: Clip) -> np.ndarray:
-        return read_audio(clip.path, rate, duration=seconds, pad=False)
+        return read_audio(clip.path, rate, duration=SECONDS, pad=False)
 
     def compute(waveform: np.ndarray) -> np.ndarray:
         padded = np.pad(waveform, (0, samples - len(waveform)))
@@ -43,16 +39,8 @@ def log_mel(front_end: LogMel, name: str, pooled: int = 1, seconds: float = SECO
     def nothing() -> np.ndarray:
         return np.full((frames, front_end.mels), -np.inf, np.float16)
 
-    recipe = Recipe(f"log-mel/{name}", version, {"seconds": seconds, "pooled": pooled})
+    recipe = Recipe(f"log-mel/{name}", 1, {"seconds": SECONDS, "pooled": pooled})
     return Feature(recipe, "audio", read, compute, nothing)
-
-
-class SegmentNetwork(Protocol):
-    """A frozen network that describes segments of 0.96 s."""
-
-    sample_rate: int
-
-    def __call__(self, waveform: np.ndarray) -> Any: ...
 
 
 def segment_embeddings(name: str, device: torch.device, seconds: float = SECONDS) -> Feature:

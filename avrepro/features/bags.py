@@ -5,19 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from avrepro.features.store import ClipArrays
-
-
-class BagArrays(Protocol):
-    """The bag of each clip, float [proposals, features]."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, row: int, /) -> np.ndarray: ...
 
 
 @dataclass(frozen=True)
@@ -27,14 +19,15 @@ class Bags:
     :attr:`mask` is to be given beside it, and is asked for the same rows.
     """
 
-    arrays: BagArrays  # float [proposals, features] of each clip; [0, features]: none
+    arrays: Any  # by row the bag of each clip, float [proposals, features]; [0, features]: none
     sizes: np.ndarray  # int [clips], proposals of each
     features: int
 
     @classmethod
     def of(cls, arrays: ClipArrays | Sequence[np.ndarray]) -> Bags:
         """Bags of one clip at least; of files only the headers are read."""
-        shapes = [_shape(item) for item in (arrays.items if isinstance(arrays, ClipArrays) else arrays)]
+        items = arrays.items if isinstance(arrays, ClipArrays) else arrays
+        shapes = [(np.load(item, mmap_mode="r") if isinstance(item, Path) else item).shape for item in items]
         return cls(arrays, np.array([shape[0] for shape in shapes], dtype=int), max(shape[1] for shape in shapes))
 
     def select(self, rows: np.ndarray) -> Bags:
@@ -74,11 +67,8 @@ class BagMask:
 
 @dataclass(frozen=True)
 class _Selected:
-    arrays: BagArrays
+    arrays: Any
     rows: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.rows)
 
     def __getitem__(self, row: int) -> np.ndarray:
         return self.arrays[int(self.rows[row])]
@@ -90,14 +80,6 @@ def root_mean_square(bags: Bags, clips: int = 200) -> float:
     found = [bags.arrays[int(row)].astype(np.float64) for row in rows]
     squares, count = sum(float((bag**2).sum()) for bag in found), sum(bag.size for bag in found)
     return float(np.sqrt(squares / count)) if squares > 0 else 1.0
-
-
-def _shape(item: Path | np.ndarray) -> tuple[int, ...]:
-    if isinstance(item, np.ndarray):
-        return item.shape
-    with item.open("rb") as file:
-        np.lib.format.read_magic(file)  # always version 1: the header of an array of numbers is short
-        return np.lib.format.read_array_header_1_0(file)[0]
 
 
 def _longest(sizes: np.ndarray) -> int:

@@ -7,9 +7,10 @@ detector's ``name`` is part of the recipe of proposals.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -25,73 +26,64 @@ GRADIENT_STRENGTH = 0.6  # of the strongest edges; with it, scores are of the si
 GRADIENT_FLOOR = 0.1  # least gradient that counts as strongest, a step of 4 % of full scale: noise makes no edges
 
 
-class EdgeDetector(Protocol):
-    """Finds edges in frames; ``name`` is part of what proposals depend on."""
+@dataclass(frozen=True)
+class EdgeDetector:
+    """Finds edges in frames; ``name`` and ``digest`` are part of what proposals depend on.
+
+    Calling it: frame uint8 [H, W, 3] RGB gives thinned edges, 0..1, and the directions across them, radians in 0..pi,
+    from the x axis towards the (downward) y axis; both float32 [H, W].
+    """
 
     name: str
-    digest: str  # of the file that it was read from, SHA-256; empty: of none
+    detect: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # frame as float32 0..1 -> edges and directions
+    digest: str = ""  # of the file that it was read from, SHA-256; empty: of none
 
     def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Thinned edges, 0..1, and the directions across them, radians in 0..pi; both float32 [H, W].
-
-        frame: uint8 [H, W, 3] RGB. Directions turn from the x axis towards the (downward) y axis.
-        """
+        edges, directions = self.detect(frame.astype(np.float32) / 255)
+        return thin(edges, directions), directions
 
 
 def edge_detector() -> EdgeDetector:
     """The structured forest where its file is at hand (source ``structured_edges``), image gradients elsewhere."""
     path = find("structured_edges")
-    return _structured(path, path.stat().st_mtime_ns) if path is not None else GradientEdges()
+    return structured_edges(path, path.stat().st_mtime_ns) if path is not None else GRADIENT_EDGES
 
 
 @cache
-def _structured(path: Path, changed: int) -> StructuredEdges:
-    """The forest of a file, read once (seconds); ``changed``: when the file was written."""
-    return StructuredEdges(path)
+def structured_edges(path: Path, changed: int) -> EdgeDetector:
+    """Edges by a structured forest in OpenCV's format, .yml or .yml.gz, read once (seconds).
 
-
-class StructuredEdges:
-    """Edges by a structured forest, computed by OpenCV.
-
-    :param path: the forest as OpenCV reads it, .yml or .yml.gz.
-    :raises ValueError: not such a file.
+    :param changed: when the file was written. :raises ValueError: not such a file.
     """
+    try:
+        forest = cv2.ximgproc.createStructuredEdgeDetection(str(path))
+    except cv2.error as error:
+        raise ValueError(f"{path}: expected a structured forest in OpenCV's format; {error}") from error
 
-    name = "structured edges"
+    def detect(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        edges = forest.detectEdges(frame)
+        return edges, orientation(edges)
 
-    def __init__(self, path: Path) -> None:
-        self.digest = file_digest(path)
-        try:
-            self.forest = cv2.ximgproc.createStructuredEdgeDetection(str(path))
-        except cv2.error as error:
-            raise ValueError(f"{path}: expected a structured forest in OpenCV's format; {error}") from error
-
-    def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        edges = self.forest.detectEdges(frame.astype(np.float32) / 255)
-        directions = orientation(edges)
-        return thin(edges, directions), directions
+    return EdgeDetector("structured edges", detect, file_digest(path))
 
 
-class GradientEdges:
-    """Edges where colours change: the largest gradient of the three colours, with its direction.
+def gradients(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The largest gradient of the three colours, with its direction; frame float32 [H, W, 3], 0..1.
 
     The strongest hundredth of the pixels gets ``GRADIENT_STRENGTH``. Texture makes edges here, unlike outlines
     learnt from people.
     """
+    smooth = smoothed(frame, GRADIENT_RADIUS)
+    x, y = (cv2.Sobel(smooth, -1, *order) for order in ((1, 0), (0, 1)))  # (H, W, 3)
+    squares = x * x + y * y
+    strongest = squares.argmax(axis=2)[..., None]  # (H, W, 1)
+    x, y, squares = (np.take_along_axis(values, strongest, 2)[..., 0] for values in (x, y, squares))
+    magnitude = np.sqrt(squares)
+    full = max(float(np.quantile(magnitude, GRADIENT_QUANTILE)), GRADIENT_FLOOR)
+    return GRADIENT_STRENGTH * np.minimum(magnitude / full, 1), _within_pi(np.arctan2(y, x))
 
-    name = "image gradients"
-    digest = ""
 
-    def __call__(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        smooth = smoothed(frame.astype(np.float32) / 255, GRADIENT_RADIUS)
-        x, y = (cv2.Sobel(smooth, -1, *order) for order in ((1, 0), (0, 1)))  # (H, W, 3)
-        squares = x * x + y * y
-        strongest = squares.argmax(axis=2)[..., None]  # (H, W, 1)
-        x, y, squares = (np.take_along_axis(values, strongest, 2)[..., 0] for values in (x, y, squares))
-        magnitude = np.sqrt(squares)
-        full = max(float(np.quantile(magnitude, GRADIENT_QUANTILE)), GRADIENT_FLOOR)
-        directions = _within_pi(np.arctan2(y, x))
-        return thin(GRADIENT_STRENGTH * np.minimum(magnitude / full, 1), directions), directions
+GRADIENT_EDGES = EdgeDetector("image gradients", gradients)
 
 
 def orientation(edges: np.ndarray, radius: int = ORIENTATION_RADIUS) -> np.ndarray:

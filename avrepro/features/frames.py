@@ -7,11 +7,10 @@ import torch
 
 from avrepro import backbones
 from avrepro.corpora.base import Clip
-from avrepro.features.store import Feature
+from avrepro.features.store import SECONDS, Feature
 from avrepro.media import read_frames
 from avrepro.recipes import Recipe
 
-SECONDS = 10.0  # of a clip that are used
 WHOLE = (224, 224)  # height, width, px, of a black frame where frames are decoded as large as they are
 
 

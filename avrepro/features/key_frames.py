@@ -35,23 +35,12 @@ _TOLERANCE = 1e-6  # of the dual constraints and of equal row sums; the solver's
 def dissimilarities(features: np.ndarray) -> np.ndarray:
     """Euclidean distances between frames, scaled to a maximum of 1 (section 2.2.1).
 
-    features: float [frames, dimensions], finite. Returns float64 [frames, frames], symmetric, zero diagonal;
-    all zeros where all frames are alike. Raises ValueError on another shape or a value that is not finite.
+    features: float [frames, dimensions]. Returns float64 [frames, frames], symmetric, zero diagonal; all zeros where
+    all frames are alike.
     """
-    x = np.asarray(features, dtype=np.float64)
-    if x.ndim != 2 or len(x) == 0:
-        raise ValueError(f"features must be [frames, dimensions], one frame at least, found shape {x.shape}")
-    if not np.isfinite(x).all():
-        row = int(np.flatnonzero(~np.isfinite(x).all(axis=1))[0])
-        raise ValueError(f"features of frame {row} hold values that are not finite; decode or embed it again")
-    distances = squareform(pdist(x))
+    distances = squareform(pdist(features.astype(np.float64)))
     largest = distances.max()
     return distances / largest if largest > 0 else distances
-
-
-def objective(dissimilarity: np.ndarray, regularization: float, z: np.ndarray) -> float:
-    """lambda * sum_i max_j z[i, j] + sum_ij z[i, j] d[i, j] for z [n, n]; solve_ds3 makes it least."""
-    return float(regularization * z.max(axis=1).sum() + (z * dissimilarity).sum())
 
 
 def lambda_max(dissimilarity: np.ndarray) -> float:
@@ -59,7 +48,7 @@ def lambda_max(dissimilarity: np.ndarray) -> float:
 
     Elhamifar et al. (2016) give it, for the l-infinity norm, as the lambda from which one frame is enough.
     """
-    d = _checked(dissimilarity)
+    d = dissimilarity
     return float(np.abs(d - d[d.sum(axis=1).argmin()]).sum(axis=1).max() / 2)
 
 
@@ -133,11 +122,15 @@ def select_key_frames(dissimilarity: np.ndarray, k: int) -> np.ndarray:
     return np.array(chosen, dtype=np.int64)
 
 
-def evenly_spaced(n: int, k: int) -> np.ndarray:
-    """Baseline: the middle frames of ``k`` equal parts of ``n``, int64 [k]. ValueError unless 1 <= k <= n."""
-    if not 1 <= k <= n:
-        raise ValueError(f"cannot space k = {k} frames over n = {n} frames; k must be from 1 to n")
-    return (np.arange(k) * 2 + 1) * n // (2 * k)
+def nearest_to_centres(features: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
+    """Baseline: the frames nearest to the k centres that k-means finds, int64 [at most k], rising.
+
+    features: float [frames, d].
+    """
+    from sklearn.cluster import KMeans
+
+    distances = KMeans(k, n_init=4, random_state=seed).fit_transform(features)  # (frames, k)
+    return np.unique(distances.argmin(axis=0))
 
 
 def _checked(dissimilarity: np.ndarray) -> np.ndarray:
@@ -193,14 +186,3 @@ def _solve(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     z = np.zeros((m, n))
     z[i, j] = np.clip(result.x[:pairs], 0.0, 1.0)
     return z / z.sum(axis=0), result.eqlin.marginals
-
-
-def nearest_to_centres(features: np.ndarray, k: int, seed: int = 0) -> np.ndarray:
-    """Baseline: the frames nearest to the k centres that k-means finds, int64 [at most k], rising.
-
-    features: float [frames, d].
-    """
-    from sklearn.cluster import KMeans
-
-    distances = KMeans(k, n_init=4, random_state=seed).fit_transform(features)  # (frames, k)
-    return np.unique(distances.argmin(axis=0))

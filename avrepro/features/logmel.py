@@ -16,9 +16,6 @@ class LogMel(nn.Module):
     ``[batch, frames, mels]``, natural logarithm. It has no parameters; its window and filters move with
     ``.to(device)`` and are not part of a ``state_dict``.
 
-    ``centred`` pads half a window of zeros at both ends and keeps ``samples // hop`` frames, so that frame t
-    is centred on sample t x hop. Otherwise nothing is padded and only whole windows count.
-
     Raises:
         ValueError: the waveform is not ``[batch, samples]`` of floats, or too short for one frame.
     """
@@ -28,26 +25,20 @@ class LogMel(nn.Module):
 
     def __init__(
         self,
-        *,
         sample_rate: int,  # Hz
-        window: int,  # samples
+        window: Tensor,  # [samples]
         hop: int,  # samples
         fft: int,  # points; frames are padded with zeros to this length
         filters: np.ndarray,  # [fft // 2 + 1, mels]
         power: int,  # 1: filters add up magnitudes, 2: energies
         offset: float = 0.0,  # added before the logarithm
         floor: float = 0.0,  # least value that reaches the logarithm
-        centred: bool = False,
+        centred: bool = False,  # frame t on sample t x hop, zeros beyond both ends; else only whole windows count
     ) -> None:
         super().__init__()
-        self.sample_rate = sample_rate
-        self.hop = hop
-        self.fft = fft
-        self.power = power
-        self.offset = offset
-        self.floor = floor
-        self.centred = centred
-        self.register_buffer("window", torch.hann_window(window, periodic=True), persistent=False)
+        self.sample_rate, self.hop, self.fft, self.power = sample_rate, hop, fft, power
+        self.offset, self.floor, self.centred = offset, floor, centred
+        self.register_buffer("window", window, persistent=False)
         self.register_buffer("filters", torch.from_numpy(filters.astype(np.float32)), persistent=False)
 
     @classmethod
@@ -60,16 +51,7 @@ class LogMel(nn.Module):
         energies, not magnitudes; Slaney's mel scale from 0 Hz to 10 kHz with filters of equal area; natural
         logarithm of at least 1e-10.
         """
-        return cls(
-            sample_rate=20_000,
-            window=480,
-            hop=100,
-            fft=1024,
-            filters=slaney_filters(60, 1024, 20_000),
-            power=2,
-            floor=1e-10,
-            centred=True,
-        )
+        return cls._as_librosa(20_000, window=480, hop=100, fft=1024, mels=60)
 
     @classmethod
     def fayek2020(cls) -> LogMel:
@@ -79,16 +61,12 @@ class LogMel(nn.Module):
         `li2017` (range 0 Hz to 8 kHz), with 512 points: with the 256 of the window itself the lowest mel
         filters would fall between two frequencies and stay empty.
         """
-        return cls(
-            sample_rate=16_000,
-            window=256,
-            hop=160,
-            fft=512,
-            filters=slaney_filters(64, 512, 16_000),
-            power=2,
-            floor=1e-10,
-            centred=True,
-        )
+        return cls._as_librosa(16_000, window=256, hop=160, fft=512, mels=64)
+
+    @classmethod
+    def _as_librosa(cls, rate: int, window: int, hop: int, fft: int, mels: int) -> LogMel:
+        filters = slaney_filters(mels, fft, rate)
+        return cls(rate, torch.hann_window(window), hop, fft, filters, power=2, floor=1e-10, centred=True)
 
     @classmethod
     def xu2018(cls) -> LogMel:
@@ -98,44 +76,24 @@ class LogMel(nn.Module):
         magnitudes, scaled so that their squares are a power density; 64 filters on Slaney's mel scale from 0 Hz to
         8 kHz; log(mel + 1e-8).
         """
-        front_end = cls(
-            sample_rate=16_000,
-            window=1024,
-            hop=664,
-            fft=1024,
-            filters=slaney_filters(64, 1024, 16_000),
-            power=1,
-            offset=1e-8,
-        )
         hamming = np.hamming(1024)
-        front_end.window.copy_(torch.from_numpy(hamming / np.sqrt(front_end.sample_rate * (hamming**2).sum())))
-        return front_end
+        window = torch.from_numpy(hamming / np.sqrt(16_000 * (hamming**2).sum())).float()
+        return cls(16_000, window, 664, 1024, slaney_filters(64, 1024, 16_000), power=1, offset=1e-8)
 
     @classmethod
-    def vggish(cls) -> LogMel:
+    def vggish(cls, offset: float = 0.01) -> LogMel:
         """Input of VGGish (Hershey et al., 2017, section 3.1): 16 kHz, 25 ms every 10 ms, 64 mel.
 
         Magnitudes of 512 points under a periodic Hann window, triangular filters from 125 to 7500 Hz on the
-        HTK mel scale, log(mel + 0.01). No padding: 10 s give 998 x 64.
+        HTK mel scale, log(mel + ``offset``). No padding: 10 s give 998 x 64.
         """
-        return cls._hershey2017(offset=0.01)
+        filters = htk_filters(64, 512, 16_000, 125.0, 7500.0)
+        return cls(16_000, torch.hann_window(400), 160, 512, filters, power=1, offset=offset)
 
     @classmethod
     def yamnet(cls) -> LogMel:
         """Input of YAMNet: as `vggish`, but log(mel + 0.001)."""
-        return cls._hershey2017(offset=0.001)
-
-    @classmethod
-    def _hershey2017(cls, offset: float) -> LogMel:
-        return cls(
-            sample_rate=16_000,
-            window=400,
-            hop=160,
-            fft=512,
-            filters=htk_filters(64, 512, 16_000, 125.0, 7500.0),
-            power=1,
-            offset=offset,
-        )
+        return cls.vggish(offset=0.001)
 
     @property
     def mels(self) -> int:
@@ -157,10 +115,7 @@ class LogMel(nn.Module):
         frames = self.frames(samples)
         if frames < 1:
             least = self.hop if self.centred else length
-            raise ValueError(
-                f"waveform of {samples} samples is too short for one frame: expected at least {least} "
-                f"samples ({1000 * least / self.sample_rate:g} ms at {self.sample_rate} Hz)"
-            )
+            raise ValueError(f"waveform of {samples} samples is too short for one frame: expected at least {least}")
         waveform = waveform.to(self.window.dtype)
         if self.centred:
             waveform = F.pad(waveform, (length // 2, length // 2))

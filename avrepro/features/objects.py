@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -15,16 +16,17 @@ from torch import nn
 from avrepro import backbones
 from avrepro.corpora.base import Clip
 from avrepro.encode import write_clip
-from avrepro.features.key_frames import dissimilarities, evenly_spaced, nearest_to_centres, select_key_frames
-from avrepro.features.store import Feature
+from avrepro.features.key_frames import dissimilarities, nearest_to_centres, select_key_frames
+from avrepro.features.store import SECONDS, Feature
+from avrepro.features.words import clip_objects, corrected_similarities, glove, map_objects_to_events, similarities
 from avrepro.files import atomic
 from avrepro.home import home
 from avrepro.media import read_frames
 from avrepro.progress import say, track
 from avrepro.recipes import Recipe
+from avrepro.training import choose_device
 
 PICTURES_PER_SECOND = 12  # of the file that taught pictures go through; the demo world's rate
-SECONDS = 10.0  # of a clip that are used
 Choice = Literal["ds3", "even", "kmeans"]
 
 
@@ -47,13 +49,12 @@ def key_frame_times(
     def compute(decoded: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
         frames, times = decoded
         count = min(k, len(frames))
-        if choice == "even":
-            rows = evenly_spaced(len(frames), count)
+        if choice == "even":  # the middles of equal parts
+            rows = (np.arange(count) * 2 + 1) * len(frames) // (2 * count)
         else:
             maps = backbones.load(network, device).maps(frames).reshape(len(frames), -1)
-            rows = (
-                select_key_frames(dissimilarities(maps), count) if choice == "ds3" else nearest_to_centres(maps, count)
-            )
+            ds3 = choice == "ds3"
+            rows = select_key_frames(dissimilarities(maps), count) if ds3 else nearest_to_centres(maps, count)
         return times[np.resize(rows, k)]  # a clip shorter than k frames repeats its own
 
     settings = {"rate": rate, "size": list(size), "k": k, "choice": choice}
@@ -84,27 +85,22 @@ def key_frame_objects(times: Feature, network: str, size: tuple[int, int], devic
     return Feature(recipe, "video", read, compute, nothing, uses=(times,))
 
 
+@dataclass(frozen=True)
 class Recogniser:
-    """Names objects: pooled features -> probabilities of named objects.
+    """Names objects: pooled features float32 [..., d] -> probabilities [..., objects], rows summing to 1."""
 
-    :param probabilities: float32 [..., d] -> [..., objects], rows summing to 1.
-    :param accuracy: share of held-out pictures whose largest object comes first; NaN where not measured.
-    """
-
-    def __init__(
-        self, objects: tuple[str, ...], probabilities: Callable[[np.ndarray], np.ndarray], accuracy: float
-    ) -> None:
-        self.objects, self._probabilities, self.accuracy = objects, probabilities, accuracy
+    objects: tuple[str, ...]
+    classify: Callable[[np.ndarray], np.ndarray]  # float32 [n, d] -> [n, objects]
 
     def __call__(self, pooled: np.ndarray) -> np.ndarray:
-        flat = self._probabilities(pooled.reshape(-1, pooled.shape[-1]))
+        flat = self.classify(pooled.reshape(-1, pooled.shape[-1]))
         return flat.reshape(*pooled.shape[:-1], -1)
 
 
 def imagenet_recogniser(network: str, device: torch.device) -> Recogniser:
     """The network's own classifier of 1000 objects (section 2.2.2), for real pictures."""
     backbone = backbones.load(network, device)
-    return Recogniser(backbone.classes, backbone.classify, float("nan"))
+    return Recogniser(backbones.CLASSES, backbone.classify)
 
 
 def probe_recipe(network: str, pictures: int, size: tuple[int, int]) -> Recipe:
@@ -139,14 +135,14 @@ def drawn_recogniser(network: str, pictures: int, size: tuple[int, int], device:
         weight, bias, accuracy = _fit_probe(np.concatenate(pooled), np.concatenate(presence))
         say(f"probe of {len(OBJECTS)} drawn objects: {accuracy:.2f} of held-out pictures right")
         with atomic(path) as temporary:
-            np.savez(temporary, weight=weight, bias=bias, accuracy=accuracy)
+            np.savez(temporary, weight=weight, bias=bias)
     with np.load(path, allow_pickle=False) as probe:
-        weight, bias, accuracy = probe["weight"], probe["bias"], float(probe["accuracy"])
+        weight, bias = probe["weight"], probe["bias"]
 
     def probabilities(pooled: np.ndarray) -> np.ndarray:
         return torch.softmax(torch.from_numpy(pooled @ weight + bias), dim=1).numpy()
 
-    return Recogniser(tuple(OBJECTS), probabilities, accuracy)
+    return Recogniser(tuple(OBJECTS), probabilities)
 
 
 def _through_a_file(frames: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -182,3 +178,27 @@ def _fit_probe(pooled: np.ndarray, presence: np.ndarray) -> tuple[np.ndarray, np
     weight = head.weight.detach().numpy().T / deviation[:, None]
     bias = head.bias.detach().numpy() - mean @ weight
     return weight.astype(np.float32), bias.astype(np.float32), float(right.float().mean())
+
+
+def events_seen(pictures: np.ndarray, classes: Sequence[str], corrected: bool = False) -> np.ndarray:
+    """Scores of sound events in photographs (section 2.2.2); nothing is learnt, so any names of events will do.
+
+    Each photograph is taken for the only key frame of a clip: its objects are rectified, and each gives its probability
+    to the event whose name is nearest.
+
+    :param pictures: uint8 [n, h, w, 3], RGB. :param classes: names of events, such as "Car passing by".
+    :param corrected: word vectors without what all words share; ours, see ``corrected_similarities``.
+    :returns: float32 [n, classes], fractions 0..1 that sum to at most 1 over the classes.
+    """
+    probabilities = _of_photographs(choose_device("auto")).probabilities(pictures)
+    objects = clip_objects(probabilities[:, None])  # (n, 1000)
+    vectors = glove("glove.6B.50d", (*backbones.CLASSES, *classes))
+    similarity = (corrected_similarities if corrected else similarities)(backbones.CLASSES, classes, vectors)
+    return map_objects_to_events(objects, similarity).astype(np.float32)
+
+
+@cache
+def _of_photographs(device: torch.device) -> Any:
+    from avrepro.backbones.efficientnet import EfficientNetLite0  # timm takes seconds to import
+
+    return EfficientNetLite0.pretrained(device=device)  # that resizes photographs to 224 px, as it was trained

@@ -7,7 +7,7 @@ and for each box what a frozen ImageNet network sees there: one pass a frame, th
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -37,35 +37,21 @@ class Search:
     min_score: float = 0.01  # windows below it are not refined; higher is faster, and plain frames get fewer boxes
 
 
-@dataclass(frozen=True)
-class Regions:
+class Regions(NamedTuple):
     """The regions of one clip, frame after frame, the best of each frame first."""
 
     times: np.ndarray  # float64 [regions], s
     boxes: np.ndarray  # float32 [regions, 4]: left, top, right, bottom as fractions 0..1 of the frame
-    scores: np.ndarray  # float32 [regions]; 0 where nothing was found and the whole frame is the region
 
 
 def edge_boxes(edges: np.ndarray, directions: np.ndarray, search: Search) -> tuple[np.ndarray, np.ndarray]:
     """The best boxes by EdgeBoxes: left, top, right, bottom in px, float32 [n, 4], and their scores [n], falling.
 
-    edges, directions: float32 [H, W], as an EdgeDetector gives them. n is at most ``search.boxes``, 0 where
+    edges, directions: float32 [H, W], as of an EdgeDetector. n is at most ``search.boxes``, 0 where
     nothing scores enough. Since boxes are kept greedily, best first, fewer are the first of more.
     """
-    found, scores = cv2.ximgproc.createEdgeBoxes(
-        alpha=search.alpha,
-        beta=0.75,
-        eta=1.0,
-        minScore=search.min_score,
-        maxBoxes=search.boxes,
-        edgeMinMag=0.1,
-        edgeMergeThr=0.5,
-        clusterMinMag=0.5,
-        maxAspectRatio=3.0,
-        minBoxArea=1000.0,
-        gamma=2.0,
-        kappa=1.5,
-    ).getBoundingBoxes(edges, directions)
+    boxes = cv2.ximgproc.createEdgeBoxes(alpha=search.alpha, minScore=search.min_score, maxBoxes=search.boxes)
+    found, scores = boxes.getBoundingBoxes(edges, directions)
     x, y, w, h = np.asarray(found, dtype=np.float32).reshape(-1, 4).T
     # OpenCV counts pixels from 1, and its boxes reach up to and including pixel x + w.
     return np.stack([x - 1, y - 1, x + w, y + h], axis=1), np.asarray(scores, dtype=np.float32).reshape(-1)
@@ -109,8 +95,7 @@ def proposals(detector: EdgeDetector, size: tuple[int, int] | None, search: Sear
 def regions_of(rows: np.ndarray) -> Regions:
     """A clip's proposals [frames, boxes, 5] as one list; their features come in the same order."""
     frame, box = np.nonzero(~np.isnan(rows[..., 4]))
-    found = rows[frame, box]  # (regions, 5)
-    return Regions(TIMES[frame], found[:, :4], found[:, 4])
+    return Regions(TIMES[frame], rows[frame, box, :4])
 
 
 def region_features(
@@ -124,10 +109,7 @@ def region_features(
     :param network: name of the backbone, one of ``CHANNELS``. :param boxes: :func:`proposals`.
     :param size: height and width of the frames that the network gets, px; multiples of 16. None: as they are.
     :param pooled: cells that each region is pooled to, in height and in width.
-    :raises ValueError: another network.
     """
-    if network not in CHANNELS:
-        raise ValueError(f"region features: expected one of {', '.join(CHANNELS)}, found {network!r}")
 
     def read(clip: Clip, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         return read_frames(clip.path, times=TIMES[: len(rows)], size=size)[0], rows
@@ -152,7 +134,7 @@ def pool_regions(network: Any, frames: np.ndarray, rows: np.ndarray, pooled: int
     """
     from torchvision.ops import roi_pool  # takes seconds to import
 
-    maps = network.region_maps(frames) if network.name == "caffenet" else network.maps(frames)
+    maps = network.maps(frames)
     height, width = frames.shape[1:3]
     frame, box = np.nonzero(~np.isnan(rows[..., 4]))
     # Fast R-CNN (Girshick, 2015) names a region by its first and its last pixel.

@@ -12,10 +12,10 @@ from avrepro.features.bags import Bags
 SEGMENT, HOP = 0.96, 0.48  # s, audio proposals of Parekh et al. (2018), section 3.1
 
 
-def segment_times(count: int, length: float = SEGMENT, hop: float = HOP) -> np.ndarray:
+def segment_times(count: int) -> np.ndarray:
     """Start and end of each of ``count`` segments, s, float64 [count, 2]."""
-    starts = hop * np.arange(count)
-    return np.column_stack([starts, starts + length])
+    starts = HOP * np.arange(count)
+    return np.column_stack([starts, starts + SEGMENT])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ from avrepro.progress import say, track
 from avrepro.recipes import Recipe
 
 Stream = Literal["audio", "video"]
+SECONDS = 10.0  # of a clip that are used
 
 
 @dataclass(frozen=True)
@@ -75,58 +76,49 @@ class ClipArrays:
         return ClipArrays(tuple(self.items[row] for row in rows), self.present[rows])
 
 
-@dataclass(frozen=True)
-class Extraction:
-    """A feature of every clip of a corpus."""
-
-    arrays: ClipArrays  # in the order of the corpus's clips
-    reasons: dict[str, str]  # clip id -> why it lacks the stream
-
-
-def extract(feature: Feature, corpus: Corpus, jobs: int | None = None) -> Extraction:
+def extract(feature: Feature, corpus: Corpus, jobs: int | None = None) -> ClipArrays:
     """Compute a feature of every clip, or find it in the cache; a clip that cannot be decoded is reported."""
     jobs = jobs or min(os.cpu_count() or 1, 8)
-    used = [extract(one, corpus, jobs).arrays for one in feature.uses]
-    reasons: dict[str, str] = {}
-    paths: dict[str, Path] = {}
+    used = [extract(one, corpus, jobs) for one in feature.uses]
 
-    def locate(clip: Clip) -> Path | MediaError:
+    def locate(row: int) -> Path:
+        path = corpus.clips[row].path
         try:
-            digest = _digest_of(str(clip.path), clip.path.stat().st_mtime_ns, feature.stream)
-        except MediaError as error:
-            return error
+            digest = _digest_of(str(path), path.stat().st_mtime_ns, feature.stream)
         except OSError as error:
-            return MediaError(clip.path, str(error.strerror))
+            raise MediaError(path, str(error.strerror)) from error
         return feature.folder / digest[:2] / f"{digest}.npy"
 
     def read(row: int) -> Any:
-        try:
-            return feature.read(corpus.clips[row], *(arrays[row] for arrays in used))
-        except MediaError as error:
-            return error
+        return feature.read(corpus.clips[row], *(arrays[row] for arrays in used))
 
     with ThreadPoolExecutor(jobs) as pool:
-        for clip, found in zip(corpus.clips, pool.map(locate, corpus.clips), strict=True):
-            if isinstance(found, MediaError):
-                reasons[clip.id] = found.reason
-            else:
-                paths[clip.id] = found
-        todo = [row for row, clip in enumerate(corpus.clips) if clip.id in paths and not paths[clip.id].is_file()]
+        found = list(pool.map(partial(_attempt, locate), range(len(corpus.clips))))  # paths, or why there is none
+        todo = [row for row, path in enumerate(found) if isinstance(path, Path) and not path.is_file()]
         if todo:
             label = f"{feature.recipe.name} of {corpus.name}"
-            for row, decoded in zip(todo, track(_ahead(pool, read, todo, 4 * jobs), label, len(todo)), strict=True):
-                clip = corpus.clips[row]
+            ahead = _ahead(pool, partial(_attempt, read), todo, 4 * jobs)
+            for row, decoded in zip(todo, track(ahead, label, len(todo)), strict=True):
                 if isinstance(decoded, MediaError):
-                    reasons[clip.id] = decoded.reason
-                elif not paths[clip.id].is_file():  # a clip before it may have had the same stream
-                    with atomic(paths[clip.id]) as path:
+                    found[row] = decoded
+                elif not found[row].is_file():  # a clip before it may have had the same stream
+                    with atomic(found[row]) as path:
                         np.save(path, feature.compute(decoded), allow_pickle=False)
-    for name, reason in reasons.items():
-        say(f"{feature.recipe.name}: clip {name} has no usable {feature.stream}: {reason}")
-    present = np.array([clip.id not in reasons for clip in corpus.clips], dtype=bool)
-    nothing = feature.nothing() if reasons else None
-    items = [paths[clip.id] if here else nothing for clip, here in zip(corpus.clips, present, strict=True)]
-    return Extraction(ClipArrays(tuple(items), present), reasons)  # type: ignore[arg-type]
+    present = np.array([isinstance(path, Path) for path in found], dtype=bool)
+    nothing = None if present.all() else feature.nothing()
+    for row, path in enumerate(found):
+        if isinstance(path, MediaError):
+            say(f"{feature.recipe.name}: clip {corpus.clips[row].id} has no usable {feature.stream}: {path.reason}")
+            found[row] = nothing
+    return ClipArrays(tuple(found), present)
+
+
+def _attempt(call: Callable[[int], Any], row: int) -> Any:
+    """What ``call`` gives of a clip, or why the clip cannot be read."""
+    try:
+        return call(row)
+    except MediaError as error:
+        return error
 
 
 @cache

@@ -32,10 +32,7 @@ def band_deviation(log_mel: Tensor) -> Tensor:
 
 
 def start_at_frequencies(layer: nn.Module, frequencies: Tensor) -> None:
-    """Set an output's bias to the log odds of each class's share of the clips, [classes]; ours.
-
-    So training does not begin by unlearning a half for every class.
-    """
+    """Set an output's bias to the log odds of each class's share of the clips; ours: a half need not be unlearnt."""
     with torch.no_grad():
         layer.bias.copy_(torch.logit(frequencies, eps=1e-3))  # type: ignore[operator]
 

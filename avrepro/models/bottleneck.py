@@ -19,12 +19,7 @@ SPREAD = 0.02  # standard deviation of the initial tokens and positions: the aut
 
 @dataclass(frozen=True)
 class BottleneckConfig:
-    """Sizes.
-
-    The paper's are those of ViT-Base (12 layers of 12 heads, 768 units, 3072 hidden ones, fusion after layer 8), which
-    start from weights of ImageNet-21k and take patches. Some hundred clips cannot train as many from scratch: ours are
-    small.
-    """
+    """Sizes: small ones, as some hundred clips cannot train the paper's ViT-Base from scratch."""
 
     classes: int = 17
     frame_features: int = 1008
@@ -54,13 +49,7 @@ class Stream(nn.Module):
         self.dropout = nn.Dropout(config.dropout)
         self.layers = nn.ModuleList(
             nn.TransformerEncoderLayer(
-                config.width,
-                config.heads,
-                config.hidden,
-                config.dropout,
-                activation="gelu",
-                batch_first=True,
-                norm_first=True,  # as in ViT
+                config.width, config.heads, config.hidden, config.dropout, "gelu", batch_first=True, norm_first=True
             )
             for _ in range(config.layers)
         )
@@ -106,8 +95,7 @@ class BottleneckNetwork(nn.Module):
     ) -> tuple[Tensor, Tensor]:
         """Logits of each modality's class token, float32 [2, clips, classes], and where clips have it, bool [2, clips].
 
-        Arguments as of :meth:`forward`; video comes first. A modality that a clip lacks takes no part in its
-        bottleneck, and its logits mean nothing.
+        Video comes first. A modality that a clip lacks takes no part in its bottleneck; its logits mean nothing.
         """
         streams = (self.frames, self.segments)
         masks = (frame_mask.bool(), segment_mask.bool())

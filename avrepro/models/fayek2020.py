@@ -158,21 +158,19 @@ def co_supervised(weak_labels: Tensor, teacher: Tensor, weight: float) -> Tensor
 
 
 class Fusion(nn.Module, ABC):
-    """What the learnt fusions share: outputs of zero mean and unit deviation in training (section 4.2) -> logits."""
+    """What the learnt fusions share: outputs of zero mean and unit deviation in training (section 4.2) -> logits.
 
-    moments: Tensor
+    h_a and h_v are [clips, classes] throughout.
+    """
+
+    moments: Tensor  # [(audio, visual), (mean, deviation), classes]; part of the checkpoint
 
     def __init__(self, classes: int) -> None:
         super().__init__()
-        # [(audio, visual), (mean, deviation), classes]; part of the checkpoint
         self.register_buffer("moments", torch.stack([torch.zeros(classes), torch.ones(classes)]).repeat(2, 1, 1))
 
     def prepare(self, moments: Tensor, frequencies: Tensor) -> None:
-        """Take the moments of both outputs over the training clips, and first guesses of classes.
-
-        :param moments: [2, 2, classes]: (audio, visual), (mean, deviation).
-        :param frequencies: share 0..1 of the training clips that have each class.
-        """
+        """Take the moments of both outputs over the training clips, and the share of them that has each class."""
         self.moments.copy_(moments)
         self.moments[:, 1].clamp_(min=SMALLEST)
         for layer in self.outputs():
@@ -184,7 +182,7 @@ class Fusion(nn.Module, ABC):
 
     @abstractmethod
     def logits(self, h_a: Tensor, h_v: Tensor) -> Tensor:
-        """Normalised outputs -> logits, all [clips, classes]."""
+        """Of normalised outputs."""
 
     @abstractmethod
     def outputs(self) -> list[nn.Module]:
@@ -195,7 +193,7 @@ class Fusion(nn.Module, ABC):
         return F.binary_cross_entropy_with_logits(self.logits(*self.normalised(h_a, h_v)), weak_labels)
 
     def forward(self, h_a: Tensor, h_v: Tensor) -> Tensor:
-        """Outputs as the models give them -> fused probabilities, all [clips, classes], 0..1."""
+        """Fused probabilities, 0..1, of outputs as the models give them."""
         return torch.sigmoid(self.logits(*self.normalised(h_a, h_v)))
 
 
@@ -238,10 +236,9 @@ class Attention(Fusion):
         reads its own or the other's output, and the two weights are divided by their sum.
     :param transforms: n_a and n_v; without, they are the identity on the normalised outputs.
     :param combines: n_av; without, it is the identity, and h~_av is a probability already.
-    :param reading: of "n_a, n_v, and n_av are all single layer networks with 512 units and sigmoid activations". All
-        have a hidden layer of 512 and an output layer of as many units as classes, which alpha_a has to fit.
-        ``printed``: a sigmoid after both, initial values as usual. ``average`` (ours): the same, and initial values
-        with which the fusion starts as the average. ``linear``: n_a and n_v have no sigmoid after the last layer.
+    :param reading: of "n_a, n_v, and n_av are all single layer networks with 512 units and sigmoid activations", here
+        a hidden and an output layer. ``printed``: a sigmoid after both. ``average`` (ours): likewise, and starting as
+        the average. ``linear``: n_a and n_v have no sigmoid after the last layer.
     """
 
     def __init__(

@@ -14,9 +14,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from math import isfinite
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -79,10 +79,7 @@ class Classifier(nn.Module, ABC):
 
 
 class ResidualAudio(Classifier):
-    """Log-mel spectrogram, float [clips, frames, mels], -inf beyond the end of a short clip: a residual network.
-
-    Any number of frames from 32 x stride on.
-    """
+    """Log-mel spectrogram, float [clips, frames >= 32 x stride, mels], -inf beyond a clip's end: a residual network."""
 
     def __init__(self, config: ResidualAudioConfig) -> None:
         super().__init__(torch.zeros(config.mels), torch.ones(config.mels))
@@ -106,7 +103,6 @@ class ResidualAudio(Classifier):
         return self.network.forward_head(self.network.forward_features(picture), pre_logits=True)
 
     def prepare(self, log_mel: Tensor, weak_labels: Tensor) -> None:
-        """Of training clips: ``log_mel`` as above, ``weak_labels`` 0 or 1, [clips, classes]."""
         self.scale_by(log_mel[recorded(log_mel)], weak_labels)
 
 
@@ -157,16 +153,12 @@ class VideoR2Plus1D(Classifier):
         return maps.mean(dim=(2, 3, 4))
 
     def prepare(self, frames: Tensor, weak_labels: Tensor) -> None:
-        """Of training clips: ``frames`` as above, ``weak_labels`` 0 or 1, [clips, classes]."""
         # float32 sums over so many pixels would lose digits
         self.scale_by(frames.reshape(-1, 3).double() / 255, weak_labels)
 
 
 class JointAudioVisual(nn.Module):
-    """Both networks with three heads: on audio, on video, and on both side by side (late concatenation).
-
-    :param hidden: units of the joint head's hidden layer.
-    """
+    """Both networks with three heads: on audio, on video, and on both side by side, of ``hidden`` units."""
 
     def __init__(self, audio: ResidualAudioConfig, visual: VideoR2Plus1DConfig, hidden: int) -> None:
         super().__init__()
@@ -178,11 +170,7 @@ class JointAudioVisual(nn.Module):
         self.classify = nn.Linear(hidden, audio.classes)
 
     def forward(self, log_mel: Tensor, frames: Tensor, heads: Collection[str] = HEADS) -> dict[str, Tensor]:
-        """Logits [clips, classes] of each head asked for. A trunk that none of them needs does not run.
-
-        :param log_mel: float [clips, frames, mels]. :param frames: 0..255, [clips, frames, H, W, 3].
-        :param heads: out of ``HEADS``.
-        """
+        """Logits [clips, classes] of some of the ``HEADS``. A trunk that none of them needs does not run."""
         logits = {}
         if "audio" in heads or "joint" in heads:
             audio = self.audio.features(log_mel)
@@ -219,45 +207,35 @@ class Losses:
     train: float
     validation: float
 
+    @property
+    def gap(self) -> float:
+        return self.validation - self.train
+
 
 def blending_weights(start: Mapping[str, Losses], end: Mapping[str, Losses]) -> dict[str, float]:
     """Weight of each head's loss by gradient blending: w_k proportional to G_k / O_k^2, summing to 1 (Wang et al.).
 
     Between two moments of a head's own training, G is by how much the validation loss fell (generalisation), O by how
-    much the gap between validation and training loss grew (overfitting). The formula leaves open, and chosen here is:
+    much the gap between validation and training loss grew (overfitting). Where the formula leaves it open, ours are:
+    a head with G <= 0 gets a hundredth of the largest weight, not zero, or it would stay as it began; |O| counts as at
+    least a tenth of the largest, or an O near 0 would take all the weight by chance.
 
-    - a head with G <= 0 has learnt nothing that generalises. It gets a hundredth of the largest weight: never a
-      negative one, and not zero, or the head would stay as it began;
-    - if no head has G > 0: equal weights;
-    - an O near 0 would take all the weight by chance: |O| counts as at least a tenth of the largest among the heads
-      with G > 0; if it is 0 for all of them, G alone decides.
-
-    :param start: head -> losses before. :param end: head -> losses after.
-    :raises ValueError: the heads differ, there are none, or a loss is not finite.
+    :param start: head -> losses before; ``end``: losses after.
     """
-    if not start or start.keys() != end.keys():
-        raise ValueError(f"expected losses of the same heads, found {sorted(start)} and {sorted(end)}")
-    wrong = [head for at in (start, end) for head, of in at.items() if not isfinite(of.train + of.validation)]
-    if wrong:
-        raise ValueError(f"head {wrong[0]}: expected finite losses, found {start[wrong[0]]} and {end[wrong[0]]}")
-    gain = {head: start[head].validation - end[head].validation for head in start}  # G
-    useful = [head for head in start if gain[head] > 0]
-    if not useful:
-        return {head: 1 / len(start) for head in start}
-    grown = {head: end[head].validation - end[head].train for head in useful}
-    grown = {head: abs(gap - (start[head].validation - start[head].train)) for head, gap in grown.items()}  # |O|
-    least = LEAST_OVERFITTING * max(grown.values())
-    ratio = {head: gain[head] / (max(grown[head], least) if least else 1) ** 2 for head in useful}
-    ratio = {head: ratio.get(head, LEAST_WEIGHT * max(ratio.values())) for head in start}
-    return {head: of / sum(ratio.values()) for head, of in ratio.items()}
+    gain = np.array([start[head].validation - end[head].validation for head in start])  # G
+    overfitting = np.array([end[head].gap - start[head].gap for head in start])  # O
+    useful = gain > 0
+    if not useful.any():
+        return dict.fromkeys(start, 1 / len(start))
+    size = np.abs(overfitting)
+    size = np.maximum(size, LEAST_OVERFITTING * size[useful].max())
+    size = np.where(size > 0, size, 1)  # no useful head has a gap: G alone decides
+    ratio = gain / size**2
+    ratio = np.where(useful, ratio, LEAST_WEIGHT * ratio[useful].max())
+    return dict(zip(start, (ratio / ratio.sum()).tolist(), strict=True))
 
 
 def blended_loss(logits: Mapping[str, Tensor], weak_labels: Tensor, weights: Mapping[str, float]) -> Tensor:
-    """sum_k w_k L_k, binary cross entropy of each head that has weight, averaged over clips and classes.
-
-    :param logits: head -> [clips, classes]. :param weak_labels: 0 or 1, [clips, classes].
-    """
-    return sum(
-        (weight * F.binary_cross_entropy_with_logits(logits[head], weak_labels) for head, weight in weights.items()),
-        start=weak_labels.new_zeros(()),
-    )
+    """sum_k w_k L_k, binary cross entropies averaged over clips and classes; logits and labels are [clips, classes]."""
+    losses = {head: F.binary_cross_entropy_with_logits(logits[head], weak_labels) for head in weights}
+    return sum((weight * losses[head] for head, weight in weights.items()), start=weak_labels.new_zeros(()))

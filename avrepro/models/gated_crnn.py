@@ -1,10 +1,7 @@
 """Gated convolutional recurrent network with attention over time (Xu et al., ICASSP 2018; DCASE 2017, task 4).
 
-Systems (f) and (g) of Parekh et al. (2018), Table 1, written anew from those papers and the authors' public
-description. It uses sound alone.
-
-Their networks are two: one tags clips by the plain mean over 30 steps of time (convolutions pool it 8 to 1), one keeps
-240 frames and weights them by attention. This is the second, which also localises; ``pool_time`` makes it as short.
+Systems (f) and (g) of Parekh et al. (2018), Table 1. The authors have two networks on sound: one tags clips by the
+plain mean over 30 steps of time, one keeps 240 frames and weights them by attention. This is the second.
 """
 
 from __future__ import annotations
@@ -17,7 +14,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avrepro.models.audio import recorded, start_at_frequencies
-from avrepro.models.parekh2018 import binary_log_loss
 
 SILENCE = math.log(1e-8)  # log-mel of recorded silence: the logarithm of the front end's offset
 
@@ -48,7 +44,10 @@ class GatedConvolution(nn.Module):
 
 
 class GatedCRNN(nn.Module):
-    """Log-mel spectrogram -> probability of each class in the clip; :meth:`frames` localises it."""
+    """Log-mel spectrogram, float [clips, frames, mels] -> probability of each class; :meth:`frames` localises it.
+
+    Log-mel is -inf beyond the end of a short clip.
+    """
 
     mean: Tensor
     deviation: Tensor
@@ -74,17 +73,13 @@ class GatedCRNN(nn.Module):
         self.apply(_start_as_in_keras)
 
     def forward(self, log_mel: Tensor) -> Tensor:
-        """Clip-wise probabilities, float32 [clips, classes]: the mean over frames, weighted by attention.
-
-        :param log_mel: float [clips, frames, mels]; -inf beyond the end of a short clip.
-        """
+        """Clip-wise probabilities, float32 [clips, classes]: the mean over frames, weighted by attention."""
         probabilities, attention = self.frames(log_mel)
         return (probabilities * attention).sum(dim=1)
 
     def frames(self, log_mel: Tensor) -> tuple[Tensor, Tensor]:
         """Probability of each class in each frame, and how much the frame counts for the clip.
 
-        :param log_mel: float [clips, frames, mels]; -inf beyond the end of a short clip.
         :returns: two arrays, float32 [clips, frames / product of pool_time, classes]; the second sums to 1 over the
             frames, and is 0 where nothing was recorded.
         """
@@ -102,15 +97,10 @@ class GatedCRNN(nn.Module):
         here = here[:, : shares.shape[1] * pooled].unflatten(1, (-1, pooled)).any(dim=2)
         return probabilities, shares.masked_fill(~here.unsqueeze(2), -torch.inf).softmax(dim=1)
 
-    def loss(self, probabilities: Tensor, weak_labels: Tensor) -> Tensor:
-        """Binary cross entropy averaged over clips and classes; both [clips, classes], labels 0 or 1."""
-        return binary_log_loss(probabilities, weak_labels)
-
     def prepare(self, log_mel: Tensor, weak_labels: Tensor) -> None:
-        """Fit what is not trained by gradient on training clips: the bands' scale, and the first guess of each class.
+        """Take the bands' scale over the recorded frames of training clips, and first guesses of classes.
 
-        :param log_mel: float [clips, frames, mels]; mean and deviation of each band over the recorded frames are kept
-            with the weights. :param weak_labels: 0 or 1, [clips, classes].
+        :param log_mel: float [clips, frames, mels]; ``weak_labels``: 0 or 1, [clips, classes].
         """
         frames = _known(log_mel)[recorded(log_mel)]  # (N, M)
         self.mean.copy_(frames.mean(dim=0))
@@ -124,10 +114,7 @@ def _known(log_mel: Tensor) -> Tensor:
 
 
 def _start_as_in_keras(layer: nn.Module) -> None:
-    """Glorot's uniform weights, orthogonal ones from a recurrent layer to itself, biases 0: what the authors' code has.
-
-    From torch's own, smaller weights the small network of the demo world has learnt next to nothing after 250 steps.
-    """
+    """Glorot's uniform weights, orthogonal ones from a recurrent layer to itself, biases 0: as in the authors' code."""
     if isinstance(layer, nn.Conv2d | nn.Linear):
         nn.init.xavier_uniform_(layer.weight)
         if layer.bias is not None:

@@ -89,11 +89,7 @@ class MILNetwork(nn.Module):
             self.segments = Submodule(dense, config.segment_units, config)
 
     def forward(
-        self,
-        regions: Tensor | None,
-        region_mask: Tensor | None,
-        segments: Tensor | None,
-        segment_mask: Tensor | None,
+        self, regions: Tensor | None, region_mask: Tensor | None, segments: Tensor | None, segment_mask: Tensor | None
     ) -> Tensor:
         """phi(V; w): one score for each clip and class, higher meaning likelier.
 
@@ -103,34 +99,27 @@ class MILNetwork(nn.Module):
         :param regions: float [clips, R, region_features]; ``segments``: float [clips, S, segment_features].
         :param region_mask: [clips, R], and ``segment_mask`` [clips, S]: true (or 1) for proposals, 0 for padding.
         :returns: float32 [clips, classes]: within -1..1 a modality; probabilities for ``wsddn``.
-        :raises ValueError: a modality that the system needs is missing, or features and mask do not fit.
         """
-        parts = self._parts(regions, region_mask, segments, segment_mask)
-        scores = [submodule(features, mask)[1] for _, submodule, features, mask in parts]  # (B, C) each
+        found = self.by_modality(regions, region_mask, segments, segment_mask)
+        scores = [of_clips for _, of_clips in found.values()]  # (B, C) each
         if self.config.l2 and self.config.system != "wsddn":  # its scores stay probabilities
             scores = [F.normalize(score, dim=1) for score in scores]  # l2, section 3.2
         return torch.stack(scores).sum(dim=0)
 
-    def localisation(
-        self,
-        regions: Tensor | None,
-        region_mask: Tensor | None,
-        segments: Tensor | None,
-        segment_mask: Tensor | None,
-    ) -> dict[str, Tensor]:
-        """Scores that the classifiers assign to each proposal, by modality: what figures 3 and 4 show, unscaled.
+    def by_modality(
+        self, regions: Tensor | None, region_mask: Tensor | None, segments: Tensor | None, segment_mask: Tensor | None
+    ) -> dict[str, tuple[Tensor, Tensor]]:
+        """Scores of proposals and of clips as of :class:`Submodule`: of ``regions`` and ``segments``, as far as used.
 
-        D = A * softmax(B), as in Bilen and Vedaldi (2016), where the paper only says "scores"; A for the one-stream
-        system. :func:`scaled` brings them to 0..1 for display.
-
-        :returns: ``regions`` [clips, R, classes] and ``segments`` [clips, S, classes], as far as the system has
-            them, float32; NaN where the mask is False.
+        Those of proposals are what figures 3 and 4 show: D = A * softmax(B), as in Bilen and Vedaldi (2016), where the
+        paper only says "scores"; A for the one-stream system. :func:`scaled` brings them to 0..1 for display.
         """
-        parts = self._parts(regions, region_mask, segments, segment_mask)
-        return {
-            name: submodule(features, mask)[0].masked_fill(~mask[..., None], torch.nan)
-            for name, submodule, features, mask in parts
-        }
+        found = {}
+        if self.regions is not None:
+            found["regions"] = self.regions(regions, region_mask.bool())  # type: ignore[union-attr]
+        if self.segments is not None:
+            found["segments"] = self.segments(segments, segment_mask.bool())  # type: ignore[union-attr]
+        return found
 
     def fine_tune(self, caffenet: CaffeNet) -> None:
         """Start fc6 and fc7 from those of a network that was trained on ImageNet (section 3.1)."""
@@ -139,10 +128,7 @@ class MILNetwork(nn.Module):
             getattr(self.regions.layers, name).load_state_dict(getattr(caffenet, name).state_dict())
 
     def scale_features(self, regions: float, segments: float) -> None:
-        """Divide the features of each modality by a number before its first layer.
-
-        Ours, for base networks whose features differ in size a hundredfold and layers that all start anew.
-        """
+        """Divide features before the first layer; ours, for base networks whose features differ a hundredfold."""
         for submodule, scale in ((self.regions, regions), (self.segments, segments)):
             if submodule is not None:
                 submodule.scale.fill_(scale)
@@ -151,33 +137,11 @@ class MILNetwork(nn.Module):
         """What the system is trained with; scores of :meth:`forward` and labels 0 or 1, both [clips, classes]."""
         return (binary_log_loss if self.config.system == "wsddn" else hinge_loss)(scores, weak_labels)
 
-    def _parts(
-        self, regions: Tensor | None, region_mask: Tensor | None, segments: Tensor | None, segment_mask: Tensor | None
-    ) -> list[tuple[str, Submodule, Tensor, Tensor]]:
-        """Of each modality that the system uses: its name, submodule, features and bool mask."""
-        parts = []
-        for name, submodule, size, features, mask in (
-            ("regions", self.regions, self.config.region_features, regions, region_mask),
-            ("segments", self.segments, self.config.segment_features, segments, segment_mask),
-        ):
-            if submodule is None:
-                continue
-            if features is None or mask is None:
-                raise ValueError(f"system {self.config.system!r} needs {name} and their mask, found None")
-            if features.ndim != 3 or features.shape[2] != size or features.shape[:2] != mask.shape:
-                raise ValueError(
-                    f"{name}: expected features [clips, proposals, {size}] and a mask [clips, proposals], "
-                    f"found {list(features.shape)} and {list(mask.shape)}"
-                )
-            parts.append((name, submodule, features, mask.bool()))
-        return parts
-
 
 def softmax_over_proposals(b: Tensor, mask: Tensor) -> Tensor:
-    """Equation 1 for padded bags: each class's weights of a clip's proposals, which sum to 1.
+    """Equation 1 for padded bags: each class's weights of a clip's proposals sum to 1; 0 for padding.
 
     :param b: float [clips, proposals, classes]; ``mask``: bool [clips, proposals].
-    :returns: like ``b``; 0 for padding, and all 0 in a clip without proposals.
     """
     there = mask[..., None]
     # The least number instead of -inf: a clip of padding alone would give 0 / 0, and NaN gradients even where masked.
@@ -185,12 +149,9 @@ def softmax_over_proposals(b: Tensor, mask: Tensor) -> Tensor:
 
 
 def log_sum_exp(a: Tensor, mask: Tensor, sharpness: float = 1.0) -> Tensor:
-    """Soft maximum over proposals, 1/r log sum_p exp(r a_p), at least the maximum and at most log(P)/r above it.
-
-    The paper names the operator without r, and so does Bilen and Vedaldi's baseline: r = 1.
+    """Soft maximum over proposals, 1/r log sum_p exp(r a_p), 0 in a clip without any; the paper names no r, here 1.
 
     :param a: float [clips, proposals, classes]; ``mask``: bool [clips, proposals].
-    :returns: [clips, classes], 0 in a clip without proposals.
     """
     there = mask[..., None]
     lowest = torch.finfo(a.dtype).min
@@ -199,34 +160,24 @@ def log_sum_exp(a: Tensor, mask: Tensor, sharpness: float = 1.0) -> Tensor:
 
 
 def hinge_loss(scores: Tensor, weak_labels: Tensor) -> Tensor:
-    """Equation 2: max(0, 1 - y phi) averaged over clips and classes, y = +1 for a label and -1 for none.
-
-    :param scores: float [clips, classes]; ``weak_labels``: 0 or 1, [clips, classes].
-    """
+    """Equation 2: max(0, 1 - y phi) averaged over [clips, classes], y = +1 for a label (1) and -1 for none (0)."""
     y = 2 * weak_labels - 1
     return (1 - y * scores).clamp(min=0).mean()
 
 
 def binary_log_loss(probabilities: Tensor, weak_labels: Tensor) -> Tensor:
-    """Bilen and Vedaldi (2016), equation 3, without weight decay: -log(y (phi - 1/2) + 1/2), averaged as equation 2.
-
-    :param probabilities: float [clips, classes], 0..1; ``weak_labels``: 0 or 1, [clips, classes].
-    """
+    """Bilen and Vedaldi (2016), equation 3, without weight decay: -log(y (phi - 1/2) + 1/2), averaged as equation 2."""
     right = torch.where(weak_labels > 0, probabilities, 1 - probabilities)
     return -right.clamp(min=1e-7).log().mean()
 
 
 def scaled(scores: np.ndarray) -> np.ndarray:
-    """Each clip's and class's scores brought to 0..1 for display (figures 3 and 4: black is 0, white is 1).
+    """Scores of a clip's proposals, float [proposals, classes], brought to 0..1 (figures 3 and 4: 1 is white).
 
-    :param scores: float [..., proposals, classes], NaN for padding.
-    :returns: of the same shape, NaN where ``scores`` is; all 0 where the scores of a bag do not differ.
+    0 in a class whose scores do not differ.
     """
-    padding = np.isnan(scores)
-    low = np.where(padding, np.inf, scores).min(axis=-2, keepdims=True, initial=np.inf)
-    high = np.where(padding, -np.inf, scores).max(axis=-2, keepdims=True, initial=-np.inf)
-    span = np.where(high > low, high - low, 1.0)
-    return np.where(padding, np.nan, (scores - np.where(padding, 0.0, low)) / span)
+    low, high = scores.min(axis=0, initial=np.inf), scores.max(axis=0, initial=-np.inf)
+    return (scores - low) / np.where(high > low, high - low, 1)
 
 
 def _unpacked(packed: Tensor, mask: Tensor) -> Tensor:

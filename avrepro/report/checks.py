@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from avrepro.report.sentences import HERE, THERE
+from avrepro.report.sentences import HERE, THERE, prose_of
 from avrepro.results import ResultsError, check_shown, read
 
 ANY = re.compile(r"\{glue:any\} (\S+)\n:doc: (\w+)\.ipynb\n")  # a table or figure of a chapter, on another page
@@ -17,11 +17,6 @@ ANY = re.compile(r"\{glue:any\} (\S+)\n:doc: (\w+)\.ipynb\n")  # a table or figu
 def runs_shown(notebook: dict[str, Any]) -> set[str]:
     """The runs whose numbers an executed notebook shows."""
     return {run for output in _outputs(notebook) for run in output.get("avrepro", {}).get("runs", [])}
-
-
-def names_given(notebook: dict[str, Any]) -> set[str]:
-    """Names under which an executed notebook gives texts and tables."""
-    return {output["scrapbook"]["name"] for output in _outputs(notebook) if "scrapbook" in output}
 
 
 def check_executed(chapter: str, path: Path, allow_ci: bool = False) -> None:
@@ -38,8 +33,7 @@ def check_executed(chapter: str, path: Path, allow_ci: bool = False) -> None:
         if table.empty:
             raise ResultsError(f"{chapter}: shows run {run}, which is not in the results store. Run the chapter again.")
         check_shown(table, allow_ci)
-    prose = "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
-    _check_named(chapter, set(HERE.findall(prose)), notebook)
+    _check_named(chapter, set(HERE.findall(prose_of(notebook))), notebook)
 
 
 def check_page(page: Path, executed: dict[str, Path]) -> None:
@@ -48,17 +42,18 @@ def check_page(page: Path, executed: dict[str, Path]) -> None:
     :raises ResultsError: names the page and the numbers.
     """
     text = page.read_text(encoding="utf-8")
-    named = THERE.findall(text)
-    named += [(chapter, name) for name, chapter in ANY.findall(text)]
-    for chapter in dict.fromkeys(chapter for chapter, _ in named):
+    named: dict[str, set[str]] = {}
+    for chapter, name in [*THERE.findall(text), *((chapter, name) for name, chapter in ANY.findall(text))]:
+        named.setdefault(chapter, set()).add(name)
+    for chapter, names in named.items():
         if chapter not in executed:
             raise ResultsError(f"{page.name}: shows numbers of {chapter}, which is not in the book")
-        notebook = json.loads(executed[chapter].read_text(encoding="utf-8"))
-        _check_named(page.name, {name for one, name in named if one == chapter}, notebook)
+        _check_named(page.name, names, json.loads(executed[chapter].read_text(encoding="utf-8")))
 
 
 def _check_named(place: str, named: set[str], notebook: dict[str, Any]) -> None:
-    if missing := named - names_given(notebook):
+    given = {output["scrapbook"]["name"] for output in _outputs(notebook) if "scrapbook" in output}
+    if missing := named - given:
         raise ResultsError(f"{place}: numbers missing in the text: {', '.join(sorted(missing))}")
 
 

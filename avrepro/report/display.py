@@ -16,7 +16,7 @@ from avrepro.results import Results
 
 COLUMNS = 5  # of a table at most: a page shows no more side by side
 
-Shown = Results | Iterable[Results] | None  # whose numbers an output shows
+Shown = Results | Iterable[Results | None] | None  # whose numbers an output shows
 
 # Text has the theme's own colours in light and in dark mode, in which the theme would lay outputs on a light ground and
 # captions in faint letters on it; pictures lie on white in both.

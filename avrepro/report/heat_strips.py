@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from matplotlib import colormaps
+from matplotlib.colors import to_hex
 
 from avrepro.corpora.base import Clip
 from avrepro.media import probe, read_frames
@@ -15,6 +17,7 @@ from avrepro.report.wording import origin, title
 from avrepro.results import Results
 
 SOUND, SIGHT = "#0173b2", "#de8f05"  # blue and orange of the colour-blind palette
+HEAT = colormaps["hot"]
 WIDTH, STRIP = 7.6, 0.26  # in, width of a row of frames, height of a strip
 FRAMES = 3  # of a clip in figure 3
 WIDE = 2.0  # s of the time axis that a frame takes in figure 4
@@ -42,35 +45,70 @@ class Localisation:
     seen: Spans = ()  # when its source was planted to be in view; likewise
 
 
-def localisation_figure(found: Localisation, results: Results | None = None, in_time: bool = False) -> None:
-    """Frames with their boxes above the scores of all regions and segments.
+@dataclass(frozen=True)
+class Row:
+    """Spans of a clip in colours, which stand for a score or for what was planted; a row of a figure or a player."""
 
-    :param in_time: as figure 4: a frame every two seconds, right above that time of the segments' scores; else as
-        figure 3: the frames with the highest regions.
+    name: str
+    spans: Spans
+    colours: Sequence[str]  # one a span, in hexadecimal
+    is_score: bool
+
+
+def bars(name: str, spans: Spans, colour: str = SOUND) -> Row:
+    """Spans in one colour."""
+    return Row(name, spans, [colour] * len(spans), False)
+
+
+def strip(name: str, edges: np.ndarray, scores: np.ndarray) -> Row:
+    """Scores [n], 0..1, from black to white between edges [n + 1], s."""
+    spans = list(zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True))
+    return Row(name, spans, [to_hex(colour) for colour in HEAT(np.asarray(scores, dtype=float))], True)
+
+
+def rows_of(found: Localisation) -> list[Row]:
+    """What was planted and what was scored, over time; pictures first."""
+    return [
+        bars("planted, in view", found.seen, SIGHT),
+        strip("regions", edges_of_regions(found), found.region_scores),
+        bars("planted, sounding", found.sounding, SOUND),
+        strip("segments", edges_of_segments(found), found.segment_scores),
+    ]
+
+
+def localisation_figure(found: Localisation, results: Results | None = None, in_time: bool = False) -> None:
+    """Frames with their boxes above the scores of all regions and segments over time.
+
+    :param in_time: as figure 4: a frame every two seconds, right above that time of the scores; else as figure 3: the
+        frames with the highest regions.
     """
     from matplotlib import pyplot
+    from matplotlib.cm import ScalarMappable
 
     starts = np.arange(0, found.duration - WIDE / 2, WIDE)
-    wanted = [best_time(found, start, start + WIDE) for start in starts] if in_time else best_times(found)
-    times, pictures = frames_of(found, wanted)
-    columns, strips = max(1, len(times)), 1 if in_time else 2
-    height = WIDTH / columns * pictures.shape[1] / pictures.shape[2] if len(times) else 0.1
-    fig = pyplot.figure(figsize=(WIDTH + 1.8, height + 0.4 + 1.0 * strips), layout="constrained")
-    grid = fig.add_gridspec(1 + strips, columns, height_ratios=[height, *[STRIP] * strips], wspace=0.02)
-    for column, (time, picture) in enumerate(zip(times, pictures, strict=True)):
-        draw_frame(fig.add_subplot(grid[0, column]), found, time, picture)
-    image = None if in_time else draw_regions(fig.add_subplot(grid[1, :]), found)
-    bars = [("sounding", found.sounding, SOUND), *([("in view", found.seen, SIGHT)] if in_time else [])]
-    image = draw_segments(fig.add_subplot(grid[-1, :]), found, bars) or image
-    if image is not None:
-        fig.colorbar(image, ax=fig.axes, label="score, scaled", ticks=[0, 0.5, 1], pad=0.01, aspect=30)
-    frames = f"Frames at {', '.join(f'{time:.1f}' for time in times)} s" if len(times) else "No pictures"
+    times = [best_time(found, start, start + WIDE) for start in starts] if in_time else best_times(found)
+    has_pictures = bool(probe(found.clip.path).width)
+    pictures = read_frames(found.clip.path, times=times)[0] if has_pictures else np.empty((0, 1, 1, 3), np.uint8)
+    rows = [row for row in rows_of(found) if row.is_score or len(row.spans)]
+    columns = len(times)
+    height = WIDTH / columns * pictures.shape[1] / pictures.shape[2] if has_pictures else 0.1
+    heights = [height, *(STRIP if row.is_score else STRIP / 3 for row in rows)]
+    fig = pyplot.figure(figsize=(WIDTH + 1.8, sum(heights) + 0.2 * len(rows) + 0.6), layout="constrained")
+    grid = fig.add_gridspec(len(heights), columns, height_ratios=heights, wspace=0.02)
+    for column, picture in enumerate(pictures):
+        draw_frame(fig.add_subplot(grid[0, column]), found, times[column], picture)
+    for place, row in enumerate(rows, start=1):
+        axes = fig.add_subplot(grid[place, :])
+        draw_row(axes, row, found.duration)
+        if place == len(rows):
+            axes.set(xticks=np.arange(0, found.duration + 0.1, WIDE), xlabel="time, s")
+    scale = ScalarMappable(cmap=HEAT)
+    fig.colorbar(scale, ax=fig.axes, label="score, scaled", ticks=[0, 0.5, 1], pad=0.01, aspect=30)
+    frames = f"Frames at {', '.join(f'{time:.1f}' for time in times)} s" if has_pictures else "No pictures"
     badge = f" ({origin(results)})" if results is not None else ""
-    scores = "segments over time" if in_time else "regions, frame after frame, and of all segments"
-    bars_are = " Bars: planted; blue: it sounds; orange: its source is in view." if found.sounding else ""
     legend = (
-        f" Boxes: the more opaque, the higher the score. Strips: scores of all {scores}, from 0 (black) to 1 (white) "
-        f"in this clip.{bars_are}"
+        " Boxes: the more opaque, the higher the score. Strips: scores of all regions and segments over time, from 0 "
+        "(black) to 1 (white) in this clip."
     )
     rest = f"{frames}. {in_words(found)}"
     figure(fig, f"{summary(found)}{badge} {rest}{legend}", f"{summary(found)} {rest}", results)
@@ -81,53 +119,28 @@ def draw_frame(axes: Any, found: Localisation, time: float, picture: np.ndarray)
     from matplotlib.patches import Rectangle
 
     axes.imshow(picture, extent=(0, 1, 1, 0), aspect="auto")  # boxes are fractions of the frame
-    there = np.flatnonzero(found.times == time)
-    for at in there[np.argsort(found.region_scores[there], kind="stable")]:  # the highest on top
-        left, top, right, bottom = found.boxes[at]
-        alpha = float(found.region_scores[at])
-        box = Rectangle((left, top), right - left, bottom - top, fill=False, edgecolor="lime", linewidth=2, alpha=alpha)
-        axes.add_patch(box)
+    for (left, top, right, bottom), score in boxes_at(found, time):
+        place, width, height = (left, top), right - left, bottom - top
+        axes.add_patch(Rectangle(place, width, height, fill=False, edgecolor="lime", linewidth=2, alpha=score))
     axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[], yticks=[])
     axes.set_title(f"{time:.1f} s", fontsize=9, pad=3)
 
 
-def draw_regions(axes: Any, found: Localisation) -> Any:
-    """Scores of all regions in the order of time, marked with the times of their frames."""
-    scores = found.region_scores
-    image = draw_strip(axes, np.arange(len(scores) + 1), scores, "regions")
-    times, first, counts = np.unique(found.times, return_index=True, return_counts=True)
-    axes.set_xticks(first + counts / 2, [f"{time:.1f}" for time in times])
-    axes.set_xlabel(f"{len(scores)} regions in the order of time; time of their frame, s" if len(scores) else "")
-    inside = [any(start <= time <= end for start, end in found.seen) for time in times]
-    runs = [(float(a), float(a + n)) for a, n, one in zip(first, counts, inside, strict=True) if one]
-    _bars(axes, [("in view", runs, SIGHT)])
-    return image
-
-
-def draw_segments(axes: Any, found: Localisation, bars: Sequence[tuple[str, Spans, str]]) -> Any:
-    """Scores of all segments over time; they overlap, so each is drawn where its middle is the nearest."""
-    image = draw_strip(axes, edges_of_segments(found), found.segment_scores, "segments")
-    axes.set(xlim=(0, found.duration), xlabel="time, s", xticks=np.arange(0, found.duration + 0.01, 1))
-    _bars(axes, bars)
-    return image
-
-
-def draw_strip(axes: Any, edges: np.ndarray, scores: np.ndarray, name: str) -> Any:
-    """Scores [n], 0..1, as colours between edges [n + 1]; None where there are none."""
-    axes.set_yticks([])
+def draw_row(axes: Any, row: Row, duration: float) -> None:
+    """A row over the time of the clip."""
+    axes.broken_barh([(start, end - start) for start, end in row.spans], (0, 1), facecolors=row.colours, linewidth=0)
+    axes.set(xlim=(0, duration), ylim=(0, 1), xticks=[], yticks=[])
     axes.grid(visible=False)
-    axes.set_ylabel(name, rotation=0, ha="right", va="center")
-    if not len(scores):
-        axes.text(0.5, 0.5, f"no scores of {name}", transform=axes.transAxes, ha="center", va="center")
-        return None
-    return axes.pcolormesh(edges, [0, 1], scores[None], cmap="hot", vmin=0, vmax=1)
+    axes.set_ylabel(row.name, rotation=0, ha="right", va="center", fontsize=9)
+    if not len(row.spans):
+        axes.text(0.5, 0.5, f"no scores of {row.name}", transform=axes.transAxes, ha="center", va="center")
 
 
-def frames_of(found: Localisation, times: Sequence[float]) -> tuple[np.ndarray, np.ndarray]:
-    """Times (s) and pictures, uint8 [frames, H, W, 3]; none of a clip without pictures."""
-    if not probe(found.clip.path).width:
-        return np.empty(0), np.empty((0, 1, 1, 3), np.uint8)
-    return np.asarray(times), read_frames(found.clip.path, times=times)[0]
+def boxes_at(found: Localisation, time: float) -> list[tuple[np.ndarray, float]]:
+    """Boxes of the frame at a time (s) with their scores, the highest last, so that it is drawn on top."""
+    there = np.flatnonzero(found.times == time)
+    order = there[np.argsort(found.region_scores[there], kind="stable")]
+    return [(found.boxes[at], float(found.region_scores[at])) for at in order]
 
 
 def best_times(found: Localisation) -> list[float]:
@@ -151,6 +164,14 @@ def edges_of_segments(found: Localisation) -> np.ndarray:
         return np.empty(0)
     middles = found.segments.mean(axis=1)
     return np.concatenate([found.segments[:1, 0], (middles[1:] + middles[:-1]) / 2, found.segments[-1:, 1]])
+
+
+def edges_of_regions(found: Localisation) -> np.ndarray:
+    """Where, in s, the regions are drawn: those of a frame share its second, side by side; float [regions + 1]."""
+    times, counts = np.unique(found.times, return_counts=True)
+    seconds = np.append(np.floor(times), found.duration)  # the last frame stays on show until the end
+    parts = [np.linspace(a, b, n, endpoint=False) for a, b, n in zip(seconds[:-1], seconds[1:], counts, strict=True)]
+    return np.concatenate([*parts, seconds[-1:]])
 
 
 def summary(found: Localisation) -> str:
@@ -203,15 +224,3 @@ def times_text(spans: Iterable[Sequence[float]]) -> str:
 
 def _third(place: float, low: str, high: str) -> str:
     return low if place < 1 / 3 else high if place > 2 / 3 else ""
-
-
-def _bars(axes: Any, rows: Sequence[tuple[str, Spans, str]]) -> None:
-    """Thin bars above a strip, a row a name."""
-    for row, (name, spans, colour) in enumerate(reversed([one for one in rows if one[1]])):
-        bottom = 1.12 + 0.42 * row  # of the strip's height
-        axes.broken_barh(
-            [(start, end - start) for start, end in spans], (bottom, 0.26), facecolor=colour,
-            transform=axes.get_xaxis_transform(), clip_on=False,
-        )  # fmt: skip
-        place = {"transform": axes.transAxes, "ha": "right", "va": "center"}
-        axes.text(-0.008, bottom + 0.13, name, fontsize=8, **place)

@@ -12,23 +12,12 @@ from functools import cache
 
 import pandas as pd
 
-from avrepro.claims import Claim, Rule, load_claims, published_text, verdict
+from avrepro.claims import Claim, load_claims, published_text, verdict
 from avrepro.evaluation.intervals import Interval
 from avrepro.report.display import Cell, note, table
 from avrepro.report.figures import figure
-from avrepro.report.wording import (
-    CORPORA,
-    NBSP,
-    PAPERS,
-    is_identical,
-    is_stale,
-    measured,
-    metric_name,
-    percent,
-    title,
-    with_unit,
-)
-from avrepro.results import Results, ResultsError, committed, interval_of
+from avrepro.report.wording import CORPORA, NBSP, PAPERS, is_identical, is_stale, measured, metric_name, percent, title
+from avrepro.results import Results, committed
 
 JUDGED = ("paired", "demo", "demo-null")  # corpora on which claims are judged
 UNMEASURED = "not measured"
@@ -38,6 +27,7 @@ FRONT = (  # of each paper the claim that its title makes, and the baseline of t
     "fayek2020_average_above_audio",
 )  # fmt: skip
 CLASSES = {"holds": "holds", "does not hold": "fails"}  # verdict -> its colour
+VERDICTS = (*CLASSES, "undecided", UNMEASURED, IDENTICAL)
 
 
 registry = cache(load_claims)  # the rule, and the claims by id
@@ -48,46 +38,15 @@ def protocol(corpus: str) -> Results:
     return committed("protocol", corpus)
 
 
-def difference(results: Results | None, claim: str) -> Interval | None:
+def difference(results: Results | None, claim: Claim) -> Interval | None:
     """The quantity of a claim, None where it was not measured."""
-    rows = None if results is None else results.select(metric="claim", label=claim)
-    if rows is None or rows.empty:
-        return None
-    if len(rows) > 1:
-        raise ResultsError(f"{len(rows)} numbers of claim {claim}, expected one")
-    return interval_of(rows.iloc[0])
+    known = {"against": claim.against, "split": "test", "label": claim.id}
+    return None if results is None else results.find(claim.system, "claim", **known)
 
 
-def judged(interval: Interval | None, rule: Rule) -> str:
+def judged(interval: Interval | None) -> str:
     """The verdict; ``identical`` of a difference that is zero by construction."""
-    return IDENTICAL if interval is not None and is_identical(interval) else verdict(interval, rule)
-
-
-def claim_text(claim: str, results: Results | None) -> str:
-    """Quantity and verdict: ``+4.2 [-1.4, +9.8] points, undecided``.
-
-    :raises ResultsError: it was not measured.
-    """
-    found = difference(results, claim)
-    if found is None or math.isnan(found.value):
-        raise ResultsError(f"claim {claim} was not measured")
-    word = judged(found, registry()[0])
-    return f"{with_unit(found, signed=True)}, {'the same by construction' if word == IDENTICAL else word}"
-
-
-def count(word: str, results: Results | None, paper: str = "") -> int:
-    """How many claims have a verdict: holds, does not hold, undecided, not measured or identical.
-
-    :raises ResultsError: nothing was measured, or there is no such verdict or paper.
-    """
-    rule, claims = registry()
-    words = [*CLASSES, "undecided", UNMEASURED, IDENTICAL]
-    those = [claim for claim in claims.values() if claim.paper == paper or not paper]
-    if word not in words or not those:
-        raise ResultsError(f"expected a verdict ({', '.join(words)}) and a paper, found {word!r} and {paper!r}")
-    if not measured(results):
-        raise ResultsError("no claim was measured")
-    return sum(judged(difference(results, claim.id), rule) == word for claim in those)
+    return IDENTICAL if interval is not None and is_identical(interval) else verdict(interval, registry()[0])
 
 
 def verdicts(paper: str | None = None, fold: str = "", name: str = "") -> None:
@@ -101,9 +60,10 @@ def verdicts(paper: str | None = None, fold: str = "", name: str = "") -> None:
         note("Verdicts: not measured; no measurement of all systems is committed with this book.")
         return
     rows = []
-    for claim in (one for one in claims.values() if paper in (None, one.paper)):
-        cells = [_verdict_cell(difference(results, claim.id), rule) for results in found.values()]
-        rows.append([_claim_cell(claim), _published_cell(claim), *cells])
+    for claim in claims.values():
+        if paper in (None, claim.paper):
+            cells = [verdict_cell(results, claim) for results in found.values()]
+            rows.append([_claim_cell(claim), _published_cell(claim), *cells])
     whose = f"Claims of {PAPERS[paper]}" if paper else "Claims of the three papers"
     stale = [CORPORA[corpus] for corpus, results in found.items() if not results.table.empty and is_stale(results)]
     caption = (
@@ -119,12 +79,11 @@ def verdicts(paper: str | None = None, fold: str = "", name: str = "") -> None:
 
 def claims_text() -> str:
     """The verdicts for a terminal: a claim, and below it each corpus."""
-    rule, claims = registry()
     found = {corpus: protocol(corpus) for corpus in JUDGED}
     lines = []
-    for claim in claims.values():
+    for claim in registry()[1].values():
         lines += [f"{claim.id}: {claim.sentence} ({comparison(claim)})", f"    published: {published_text(claim)}"]
-        lines += [f"    {CORPORA[c]}: {_verdict_cell(difference(found[c], claim.id), rule).text}" for c in JUDGED]
+        lines += [f"    {CORPORA[corpus]}: {verdict_cell(one, claim).text}" for corpus, one in found.items()]
     return "\n".join(lines).replace(NBSP, " ")
 
 
@@ -147,7 +106,7 @@ def forest(claims: Sequence[str] = FRONT, name: str = "") -> None:
 
     rule, known = registry()
     found = {corpus: protocol(corpus) for corpus in JUDGED}
-    data, words = forest_data([known[one] for one in claims], found, rule)
+    data, words = _forest_data([known[one] for one in claims], found)
     fig, axes = pyplot.subplots(figsize=(8, 1.1 * len(claims) + 1), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=1)
     axes.axvline(100 * rule.margin, color="0.3", linewidth=1, linestyle="--")
@@ -170,21 +129,19 @@ def forest(claims: Sequence[str] = FRONT, name: str = "") -> None:
     figure(fig, caption, f"Forest plot of {len(claims)} claims. {' '.join(words)}", found.values(), data, name)
 
 
-def forest_data(claims: Sequence[Claim], found: Mapping[str, Results], rule: Rule) -> tuple[pd.DataFrame, list[str]]:
+def _forest_data(claims: Sequence[Claim], found: Mapping[str, Results]) -> tuple[pd.DataFrame, list[str]]:
     """What a forest plot shows: id, claim, source, value, low, high (points), verdict; and a sentence a claim."""
     rows, words = [], []
     for claim in claims:
         parts = []
         if claim.published.value is not None and claim.published.unit.startswith("points"):
-            value = claim.published.value
-            rows.append([claim.id, claim.sentence, "published", value, math.nan, math.nan, ""])
-            parts.append(f"published +{value:g}")
+            rows.append([claim.id, claim.sentence, "published", claim.published.value, math.nan, math.nan, ""])
+            parts.append(f"published +{claim.published.value:g}")
         for corpus, results in found.items():
-            one = difference(results, claim.id)
-            parts.append(f"{CORPORA[corpus]} {_verdict_cell(one, rule).text}")
-            if one is not None and not math.isnan(one.value):
+            parts.append(f"{CORPORA[corpus]} {verdict_cell(results, claim).text}")
+            if (one := difference(results, claim)) is not None:
                 numbers = [100 * part for part in (one.value, one.low, one.high)]
-                rows.append([claim.id, claim.sentence, CORPORA[corpus], *numbers, judged(one, rule)])
+                rows.append([claim.id, claim.sentence, CORPORA[corpus], *numbers, judged(one)])
         words.append(f"{_label(claim)}: {'; '.join(parts)}.".replace("\n", " "))
     return pd.DataFrame(rows, columns=["id", "claim", "source", "value", "low", "high", "verdict"]), words
 
@@ -210,9 +167,10 @@ def _published_cell(claim: Claim) -> Cell:
     return Cell(f"{text}, {where}", None, f"{html.escape(text)}<br><small>{html.escape(where)}</small>")
 
 
-def _verdict_cell(interval: Interval | None, rule: Rule) -> Cell:
+def verdict_cell(results: Results, claim: Claim) -> Cell:
     """``+4.2 [-1.4, +9.8] holds``; the verdict has a colour where it is one way or the other."""
-    word = judged(interval, rule)
+    interval = difference(results, claim)
+    word = judged(interval)
     if interval is None or word == UNMEASURED:
         return Cell(UNMEASURED, math.nan, UNMEASURED)
     number = percent(interval, signed=True)

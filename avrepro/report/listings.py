@@ -28,16 +28,15 @@ body {{ font-family: sans-serif; margin: 1em 2em }} .highlight {{ overflow-x: au
 """
 
 
-def code(*things: Any, docstrings: bool = False) -> None:
+def code(*things: Any) -> None:
     """List functions, methods or classes of the package, each with its name, which leads to its place in the file.
 
-    :param docstrings: whole; else their first lines alone.
+    Of docstrings, the first lines alone are listed.
     """
     parts, texts = [], []
     for thing in things:
-        text, path, line = source_of(thing)
-        text = text if docstrings else shortened(text)
-        name = _name(thing)
+        source, path, line = source_of(thing)
+        text, name = shortened(source), _name(thing)
         address = f"{SOURCE}/{path.with_suffix('.html').as_posix()}#line-{line}"
         lines = highlight(text, PythonLexer(), HtmlFormatter(nowrap=True))
         parts.append(
@@ -53,7 +52,7 @@ def source_of(thing: Any) -> tuple[str, Path, int]:
 
     :raises ValueError: it is not of this package.
     """
-    thing = inspect.unwrap(getattr(thing, "fget", None) or getattr(thing, "func", None) or thing)
+    thing = _function(thing)
     path = Path(inspect.getsourcefile(thing) or "")
     if not path.is_relative_to(PACKAGE):
         raise ValueError(f"{_name(thing)}: expected code of {PACKAGE.name}, found {path}")
@@ -63,18 +62,16 @@ def source_of(thing: Any) -> tuple[str, Path, int]:
 
 def shortened(source: str) -> str:
     """Source whose docstrings end with their first line."""
-    lines: list[str | None] = [*source.splitlines()]
+    lines = source.splitlines()
+    left_out: set[int] = set()
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            continue
-        if ast.get_docstring(node) is None or node.body[0].end_lineno == node.body[0].lineno:
-            continue
-        start, end = node.body[0].lineno, node.body[0].end_lineno
-        first = str(lines[start - 1]).rstrip()
-        quotes = first.lstrip().lstrip("rR")[:3]
-        lines[start - 1] = f"{first}{'' if first.endswith(('.', '?', '!')) else ' ...'}{quotes}"
-        lines[start:end] = [None] * (end - start)  # type: ignore[operator]
-    return "\n".join(line for line in lines if line is not None) + "\n"
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node) is not None:
+            first, last = node.body[0].lineno - 1, node.body[0].end_lineno or 0
+            if last > first + 1:
+                quotes = lines[first].lstrip().lstrip("r")[:3]
+                lines[first] += ("" if lines[first].endswith((".", "?", "!")) else " ...") + quotes
+                left_out |= set(range(first + 1, last))
+    return "\n".join(line for number, line in enumerate(lines) if number not in left_out) + "\n"
 
 
 def write_sources(folder: Path) -> None:
@@ -92,6 +89,11 @@ def write_sources(folder: Path) -> None:
         page.write_text(PAGE.format(name=name.as_posix(), code=text, **styles), encoding="utf-8")
 
 
+def _function(thing: Any) -> Any:
+    """What a property, a cached property or a wrapper is made of."""
+    return inspect.unwrap(getattr(thing, "fget", None) or getattr(thing, "func", None) or thing)
+
+
 def _name(thing: Any) -> str:
-    thing = getattr(thing, "fget", None) or getattr(thing, "func", None) or thing
-    return f"{getattr(thing, '__module__', '')}.{getattr(thing, '__qualname__', repr(thing))}"
+    function = _function(thing)
+    return f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"

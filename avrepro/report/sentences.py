@@ -18,11 +18,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from avrepro.checkout import ROOT
-from avrepro.claims import published_text
+from avrepro.claims import Claim, published_text
 from avrepro.report.display import publish
-from avrepro.report.judgements import claim_text, count, protocol, registry
+from avrepro.report.judgements import IDENTICAL, VERDICTS, difference, judged, protocol, registry
 from avrepro.report.tables import number_of
 from avrepro.report.wording import CORPORA, NBSP, NOT_MEASURED, measured, origin, with_unit
 from avrepro.results import Results, ResultsError
@@ -39,19 +40,18 @@ def glue(chapter: str, results: Results | Mapping[str, Results | None] | None = 
     :raises ResultsError: a number that is not there, or a name outside the grammar; names it.
     """
     sources = {**results} if isinstance(results, Mapping) else {"run": results}
-    for name in names_of(chapter):
+    notebook = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8"))
+    names = HERE.findall(prose_of(notebook))
+    for page in sorted(BOOK.glob("*.md")):
+        names += [name for place, name in THERE.findall(page.read_text(encoding="utf-8")) if place == chapter]
+    for name in dict.fromkeys(names):
         text, shown = sentence(name, sources)
         publish({"text/plain": repr(text)}, shown, name)
 
 
-def names_of(chapter: str) -> list[str]:
-    """Names that the chapter's notebook has to give a text to."""
-    notebook = json.loads((BOOK / f"{chapter}.ipynb").read_text(encoding="utf-8"))
-    prose = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown"]
-    names = [name for text in prose for name in HERE.findall(text)]
-    for page in sorted(BOOK.glob("*.md")):
-        names += [name for place, name in THERE.findall(page.read_text(encoding="utf-8")) if place == chapter]
-    return list(dict.fromkeys(names))
+def prose_of(notebook: Mapping[str, Any]) -> str:
+    """The text of a notebook's cells of prose."""
+    return "\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
 
 
 def sentence(name: str, sources: dict[str, Results | None]) -> tuple[str, Results | None]:
@@ -62,19 +62,20 @@ def sentence(name: str, sources: dict[str, Results | None]) -> tuple[str, Result
     try:
         return _sentence(name, sources)
     except (ResultsError, KeyError) as error:
-        raise ResultsError(f"{{glue:text}}`{name}`: {error.args[0] if error.args else error}") from error
+        raise ResultsError(f"{{glue:text}}`{name}`: {error.args[0]}") from error
 
 
 def _sentence(name: str, sources: dict[str, Results | None]) -> tuple[str, Results | None]:
     rule, claims = registry()
     match name.split("."):
         case ["claim", claim, corpus]:
-            return claim_text(claims[claim].id, _source(corpus, sources)), _source(corpus, sources)
+            shown = _source(corpus, sources)
+            return _quantity(claims[claim], shown), shown
         case ["published", claim]:
             return published_text(claims[claim]), None
         case ["count", verdict, corpus, *paper] if len(paper) < 2:
             shown = _source(corpus, sources)
-            return str(count(verdict, shown, *paper)), shown
+            return _count(verdict, shown, *paper), shown
         case ["origin", source]:
             shown = _source(source, sources)
             if source in CORPORA and not measured(shown):
@@ -87,22 +88,38 @@ def _sentence(name: str, sources: dict[str, Results | None]) -> tuple[str, Resul
         case ["rule", "seeds"]:
             return str(rule.seeds), None
         case [source, systems, metric, *label]:
-            return _number(_source(source, sources), source, systems, metric, ".".join(label), sources)
+            return _number(_source(source, sources), systems, metric, ".".join(label))
     raise ResultsError("expected a name of the grammar in avrepro/report/sentences.py")
 
 
-def _number(
-    results: Results | None, source: str, systems: str, metric: str, label: str, sources: Mapping[str, Results | None]
-) -> tuple[str, Results | None]:
+def _quantity(claim: Claim, results: Results | None) -> str:
+    found = difference(results, claim)
+    if found is None or math.isnan(found.value):
+        raise ResultsError(f"claim {claim.id} was not measured")
+    word = judged(found)
+    return f"{with_unit(found, signed=True)}, {'the same by construction' if word == IDENTICAL else word}"
+
+
+def _count(verdict: str, results: Results | None, paper: str = "") -> str:
+    those = [claim for claim in registry()[1].values() if paper in ("", claim.paper)]
+    if verdict not in VERDICTS or not those:
+        raise ResultsError(f"expected a verdict ({', '.join(VERDICTS)}) and a paper, found {verdict!r} and {paper!r}")
+    if not measured(results):
+        raise ResultsError("no claim was measured")
+    return str(sum(judged(difference(results, claim)) == verdict for claim in those))
+
+
+def _number(results: Results | None, systems: str, metric: str, label: str) -> tuple[str, Results | None]:
     system, _, against = systems.partition("-")
     if results is not None and systems in set(results.table["system"]):
         system, against = systems, ""  # a hyphen of its own name
-    # A run without numbers of systems has rows all the same; a committed measurement that is not there has none.
-    unmeasured = source not in CORPORA and not measured(results) and (results is None or len(results.table) > 0)
     found = None if results is None else number_of(results, system, metric, against, label)
-    if unmeasured and (found is None or system != "corpus"):
+    is_there = found is not None and not math.isnan(found.value)
+    # A run without numbers of systems has rows all the same; a committed measurement that is not there has none.
+    unmeasured = results is None or (len(results.table) > 0 and not measured(results))
+    if unmeasured and not (is_there and system == "corpus"):
         return NOT_MEASURED, None
-    if found is None or math.isnan(found.value):
+    if found is None or not is_there:
         raise ResultsError(f"{metric} of {systems} was not measured. Run the chapter again.")
     return with_unit(found, metric, signed=bool(against)), results
 

@@ -39,12 +39,6 @@ MISSING = "–"
 NOT_MEASURED = "not measured in this run"
 
 
-def decimal(value: float, digits: int = 1, signed: bool = False) -> str:
-    """A number with so many decimal places; what rounds to zero has no sign."""
-    text = f"{value:{'+' if signed else ''},.{digits}f}"
-    return text if text.strip("+-0.,") else text.lstrip("+-")
-
-
 def written(number: Interval | float, metric: str = "", signed: bool = False) -> str:
     """A number in its metric's own form, with its interval: ``51.2 [46.9, 55.4]``, without a line break inside.
 
@@ -58,9 +52,18 @@ def written(number: Interval | float, metric: str = "", signed: bool = False) ->
         return "0"
     kind = kind_of(metric)
     scale = 100.0 if kind == "percent" else 1.0
-    digits = {"percent": 1, "count": 0, "number": 2}.get(kind, _digits(known.value))
-    value, low, high = (decimal(scale * one, digits, signed) for one in (known.value, known.low, known.high))
+    digits = {"percent": 1, "count": 0, "number": 2}.get(kind)
+    if digits is None:  # seconds: about three digits
+        size = abs(known.value)
+        digits = 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4
+    value, low, high = (_decimal(scale * one, digits, signed) for one in (known.value, known.low, known.high))
     return value if math.isnan(known.low) or math.isnan(known.high) else f"{value}{NBSP}[{low},{NBSP}{high}]"
+
+
+def _decimal(value: float, digits: int, signed: bool) -> str:
+    """A number with so many decimal places; what rounds to zero has no sign."""
+    text = f"{value:{'+' if signed else ''},.{digits}f}"
+    return text if text.strip("+-0.,") else text.lstrip("+-")
 
 
 def percent(number: Interval | float, signed: bool = False) -> str:
@@ -70,8 +73,8 @@ def percent(number: Interval | float, signed: bool = False) -> str:
 
 def with_unit(number: Interval | float, metric: str = "", signed: bool = False) -> str:
     """The same with the unit behind it: ``%``, ``points`` for differences of fractions, or ``s``."""
-    unit = {"percent": "points" if signed else "%", "seconds": "s"}.get(kind_of(metric), "")
-    return NBSP.join([written(number, metric, signed), *([unit] if unit else [])])
+    unit = {"percent": "points" if signed else "%", "seconds": "s"}.get(kind_of(metric))
+    return f"{written(number, metric, signed)}{NBSP}{unit}" if unit else written(number, metric, signed)
 
 
 def kind_of(metric: str) -> str:
@@ -95,8 +98,7 @@ def metric_name(metric: str) -> str:
 
 def metric_title(metric: str, signed: bool = False) -> str:
     """A metric's name with its unit, for the head of a column or an axis."""
-    name = metric_name(metric)
-    kind = kind_of(metric)
+    name, kind = metric_name(metric), kind_of(metric)
     if kind == "percent":
         return f"points of {name}" if signed else f"{name}, %"
     return f"{name}, s" if kind == "seconds" else name
@@ -137,9 +139,3 @@ def is_stale(results: Results) -> bool:
 @cache
 def _stale(rows: tuple[tuple[str, str, str], ...]) -> bool:
     return Results(pd.DataFrame(rows, columns=["system", "condition", "recipe"])).stale
-
-
-def _digits(value: float) -> int:
-    """Decimal places that leave about three digits."""
-    size = abs(value)
-    return 0 if size >= 100 else 1 if size >= 10 else 2 if size >= 0.1 else 4

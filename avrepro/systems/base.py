@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avrepro.conditions import Condition
 from avrepro.corpora.base import Corpus
-from avrepro.features.store import ClipArrays, Extraction, Feature, extract
+from avrepro.features.store import ClipArrays, Feature, extract
 from avrepro.files import atomic
 from avrepro.recipes import Recipe
+from avrepro.training import Optimisation, Rows, Validation, fit
 
 CLIP_SECONDS = 10.0  # longer clips are cut, shorter ones are taken as they are
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class CheckpointError(ValueError):
@@ -39,7 +42,7 @@ class Data:
     ) -> None:
         self.corpus, self.condition, self.device = corpus, condition, device
         self.impaired, self.fresh = impaired, fresh
-        self._extracted: dict[str, Extraction] = {}
+        self._extracted: dict[str, ClipArrays] = {}
 
     @cached_property
     def targets(self) -> np.ndarray:
@@ -69,7 +72,7 @@ class Data:
             return ClipArrays(arrays, np.ones(len(arrays), dtype=bool))
         if feature.recipe.key not in self._extracted:
             self._extracted[feature.recipe.key] = extract(feature, self.corpus)
-        return self._extracted[feature.recipe.key].arrays
+        return self._extracted[feature.recipe.key]
 
     def select(self, rows: np.ndarray) -> Data:
         """Some of the clips, int [clips], with features of their own."""
@@ -88,6 +91,22 @@ class Data:
         data = Data(self.corpus, condition, self.device, impaired, self.fresh)
         data._extracted = self._extracted  # features that were extracted are shared
         return data
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Clips to train on, or to be judged by."""
+
+    rows: np.ndarray  # int [clips], among those of the condition
+    inputs: tuple[Rows, ...]
+    labels: Any  # weak labels, bool [clips, classes], or targets 0..1
+
+    def prepare(self, model: Any, most: int = 256) -> Any:
+        """Let a model take what it does not train by gradient from evenly spaced clips, and from all labels."""
+        few = np.linspace(0, len(self.labels) - 1, min(len(self.labels), most)).astype(int)
+        inputs = (torch.from_numpy(one[few]).float() for one in self.inputs)
+        model.prepare(*inputs, torch.from_numpy(self.labels).float())
+        return model
 
 
 @dataclass
@@ -110,6 +129,11 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         with atomic(path) as temporary:
             torch.save({name: getattr(self, name) for name in self.__dataclass_fields__}, temporary)
+
+    def load_into(self, network: Network) -> Network:
+        """A network with the trained weights, in evaluation mode."""
+        network.load_state_dict(self.state)
+        return network.eval()
 
     @classmethod
     def load(cls, path: Path) -> Checkpoint:
@@ -168,13 +192,64 @@ class System(ABC):
         """Features that it reads, by the names it has for them. Nothing is loaded before they are computed."""
         return {}
 
-    @abstractmethod
+    def arrays(self, data: Data) -> list[ClipArrays]:
+        """Its features of all clips."""
+        return [data.arrays(feature) for feature in self.features(data.condition).values()]
+
+    def examples(self, data: Data, split: str) -> Examples:
+        """The clips of a split that have the streams of all its features."""
+        arrays, rows = self.arrays(data), data.rows(split)
+        rows = rows[np.all([one.present[rows] for one in arrays], axis=0)]
+        return Examples(rows, tuple(one.select(rows) for one in arrays), data.targets[rows])
+
+    def feature_keys(self, condition: Condition) -> dict[str, str]:
+        return {name: feature.recipe.key for name, feature in self.features(condition).items()}
+
+    def check_features(self, checkpoint: Checkpoint, condition: Condition) -> None:
+        """:raises CheckpointError: the system was trained on other features than those of the condition."""
+        here, trained = self.feature_keys(condition), checkpoint.numbers["features"]
+        if other := [name for name in here if here[name] != trained.get(name)]:
+            raise CheckpointError(
+                f"{self.name}: trained on other features ({', '.join(other)}) than those of this run; use the profile, "
+                "the weight files and the edge detector that it was trained with, or train it again"
+            )
+
+    def train(
+        self,
+        data: Data,
+        build: Callable[[], nn.Module],
+        loss: Callable[..., Tensor],
+        examples: Examples,
+        optimisation: Optimisation,
+        seed: int,
+        state_path: Path,
+        judge: Callable[[nn.Module], Validation] | None = None,
+    ) -> Checkpoint:
+        """Build a network and train it on examples, until the epoch that ``judge`` finds best or, without, the last.
+
+        :param loss: of the network, a batch of each input, and the batch's labels.
+        :raises ValueError: fewer than two clips, of which no batch can be normalised.
+        """
+        if len(examples.labels) < 2:
+            raise ValueError(f"{self.name}: expected at least 2 training clips, found {len(examples.labels)}")
+        torch.manual_seed(seed)
+        model = build()
+        inputs = (*examples.inputs, examples.labels)
+        fitted = fit(model, loss, inputs, optimisation, seed, data.device, self.name, judge, state_path)
+        numbers = {"features": self.feature_keys(data.condition), "best_epoch": fitted.best_epoch}
+        if hasattr(model, "config"):
+            numbers["config"] = asdict(model.config)  # type: ignore[call-overload]
+        count = sum(one.numel() for one in model.parameters())
+        return Checkpoint(model.cpu().state_dict(), numbers, fitted.history, fitted.seconds, count)
+
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         """Train on the clips of split ``train``; those of ``validation`` choose what is to be chosen.
 
         :param given: scores of ``uses``; with :meth:`folds`, those of training clips are out of fold.
         :param state_path: where a training may save its state after each epoch.
+        :returns: nothing learnt, unless a system overrides this.
         """
+        return Checkpoint()
 
     @abstractmethod
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -191,9 +266,13 @@ def dry(profile: Any) -> Any:
     return replace(profile, **changed)
 
 
-def classes_of(rows: np.ndarray, targets: np.ndarray) -> np.ndarray:
-    """Share of some clips that have each class, float64 [classes]; ``rows`` int [clips]."""
-    return targets[rows].mean(axis=0)
+@contextmanager
+def partial_paths(state_path: Path, parts: Iterable[object]) -> Iterator[list[Path]]:
+    """Where the trainings of several parts save their states, which are removed once all parts are trained."""
+    paths = [state_path.with_suffix(f".{part}.partial") for part in parts]
+    yield paths
+    for path in paths:
+        path.unlink(missing_ok=True)
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from scipy.special import expit, logit
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from avrepro.conditions import Condition
@@ -18,13 +18,10 @@ from avrepro.features.bags import Bags
 from avrepro.features.store import Feature
 from avrepro.models.bottleneck import BottleneckConfig, BottleneckNetwork
 from avrepro.models.fayek2020 import Attention
-from avrepro.sampling import BalancedBatches
 from avrepro.systems import fayek2020, parekh2018
-from avrepro.systems.base import Checkpoint, CheckpointError, Data, System
+from avrepro.systems.base import Checkpoint, Data, Examples, System
 from avrepro.systems.selection import judged, mean_ap
-from avrepro.training import Optimisation, Validation, fit
-
-BATCH = 64  # clips that are scored at a time
+from avrepro.training import Optimisation, Rows, Validation, predict
 
 
 @dataclass(frozen=True)
@@ -70,8 +67,7 @@ class ClassFrequency(System):
 class Bottleneck(System):
     """Attention bottlenecks (Nagrani et al., 2021) on the frozen features of Parekh et al.'s systems.
 
-    The authors' tokens are patches of pictures and spectrograms; here they are frames and segments, so that systems
-    differ in their networks and not in their features. Validation chooses the epoch, by mAP.
+    Tokens are frames and segments, where the authors' are patches. Validation chooses the epoch, by mAP.
     """
 
     profiles = PROFILES
@@ -82,52 +78,38 @@ class Bottleneck(System):
         return parekh2018.ROWS[0].features(condition)
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        settings = self.settings(data.condition)
-        train, validation = data.rows("train"), data.rows("validation")
-        tokens = self.tokens(data)
-        frames, segments = (bags.select(train) for bags in tokens)
-        held = tuple(bags.select(validation) for bags in tokens)
-        labels, truth = data.targets[train], data.targets[validation]
+        settings, (frames, segments) = self.settings(data.condition), self.tokens(data)
+        train, held = (
+            Examples(rows, parekh2018.with_masks(frames.select(rows), segments.select(rows)), data.targets[rows])
+            for rows in (data.rows("train"), data.rows("validation"))
+        )
 
-        torch.manual_seed(seed)
-        widths = {"frame_features": frames.features, "segment_features": segments.features}
-        model = BottleneckNetwork(replace(settings.network, classes=len(data.classes), **widths))
-        model.prepare(frames, segments)
+        def build() -> nn.Module:
+            widths = {"frame_features": frames.features, "segment_features": segments.features}
+            model = BottleneckNetwork(replace(settings.network, classes=len(data.classes), **widths))
+            model.prepare(*(bags.select(train.rows) for bags in (frames, segments)))
+            return model
 
-        def loss(network: BottleneckNetwork, weak_labels: Tensor, *inputs: Tensor) -> Tensor:
+        def loss(network: nn.Module, *batch: Tensor) -> Tensor:
+            *inputs, weak_labels = batch
             return F.binary_cross_entropy_with_logits(network(*inputs), weak_labels)
 
-        def validate(network: torch.nn.Module) -> Validation:
-            return judged(_probabilities(network, held, data.device), truth)
+        def judge(network: nn.Module) -> Validation:
+            return judged(_probabilities(network, held.inputs, data.device), held.labels)
 
-        fitted = fit(
-            model, loss, (labels, frames, frames.mask, segments, segments.mask), settings.optimisation, seed,
-            data.device, self.name, validate=validate,
-            batches=BalancedBatches(labels, settings.optimisation.batch, seed), state_path=state_path,
-        )  # fmt: skip
-        numbers = {"config": asdict(model.config), "features": self._keys(data), "best_epoch": fitted.best_epoch}
-        count = sum(one.numel() for one in model.parameters())
-        return Checkpoint(model.cpu().state_dict(), numbers, fitted.history, fitted.seconds, count)
+        return self.train(data, build, loss, train, settings.optimisation, seed, state_path, judge)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """Probabilities; those of a clip with neither sound nor pictures are 1/2."""
-        if checkpoint.numbers["features"] != self._keys(data):
-            raise CheckpointError(
-                f"{self.name}: trained on other features than those of this run; use the profile that it was trained "
-                "with, or train it again"
-            )
-        model = BottleneckNetwork(BottleneckConfig(**checkpoint.numbers["config"]))
-        model.load_state_dict(checkpoint.state)
-        return _probabilities(model.to(data.device).eval(), self.tokens(data), data.device)
+        self.check_features(checkpoint, data.condition)
+        model = checkpoint.load_into(BottleneckNetwork(BottleneckConfig(**checkpoint.numbers["config"])))
+        return _probabilities(model.to(data.device), parekh2018.with_masks(*self.tokens(data)), data.device)
 
     def tokens(self, data: Data) -> tuple[Bags, Bags]:
         """Frames and segments of all clips."""
         arrays = {name: data.arrays(feature) for name, feature in self.features(data.condition).items()}
         pairs = zip(arrays["regions"], arrays["proposals"], strict=True)
         return Bags.of([frames_of(*pair, data.delay) for pair in pairs]), Bags.of(arrays["segments"])
-
-    def _keys(self, data: Data) -> dict[str, str]:
-        return {name: feature.recipe.key for name, feature in self.features(data.condition).items()}
 
 
 def frames_of(regions: np.ndarray, boxes: np.ndarray, delay: int = 0) -> np.ndarray:
@@ -141,14 +123,9 @@ def frames_of(regions: np.ndarray, boxes: np.ndarray, delay: int = 0) -> np.ndar
     return np.roll(np.maximum.reduceat(regions, first) if len(frame) else regions, delay, axis=0)
 
 
-def _probabilities(network: torch.nn.Module, tokens: tuple[Bags, ...], device: torch.device) -> np.ndarray:
+def _probabilities(network: nn.Module, inputs: Sequence[Rows], device: torch.device) -> np.ndarray:
     """float32 [clips, classes]."""
-    arrays, parts = [one for bags in tokens for one in (bags, bags.mask)], []
-    with torch.inference_mode():
-        for start in range(0, len(tokens[0]), BATCH):
-            inputs = [torch.from_numpy(one[start : start + BATCH]).to(device).float() for one in arrays]
-            parts.append(torch.sigmoid(network(*inputs)).float().cpu().numpy())
-    return np.concatenate(parts)
+    return predict(lambda *batch: torch.sigmoid(network(*batch)), inputs, device)
 
 
 class UnionWithoutWords(fayek2020.AttentionFusion):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,13 @@ from avrepro.models.fayek2020 import (
     clip_loss,
     co_supervised,
 )
-from avrepro.systems.base import Checkpoint, Condition, Data, System
-from avrepro.systems.selection import Selected, evenly_spaced, judged, moments, predict_chunks, train, usable
+from avrepro.systems.base import Checkpoint, Condition, Data, Examples, System, partial_paths
+from avrepro.systems.selection import judged
 from avrepro.training import Optimisation, choose_device, predict
 
 FIRST, AUDIO, VISUAL = "fayek2020/audio_first_generation", "fayek2020/audio", "fayek2020/visual"
-SPECTRA, PICTURES = 256, 10_000  # training clips that inputs' means and deviations are taken from
+PICTURES = 10_000  # training clips that means and deviations of their pictures' features are taken from
+CHUNK = 4096  # clips whose scores are fused at a time
 
 
 @dataclass(frozen=True)
@@ -125,40 +126,26 @@ class Audio(System):
 
     def generation(self, data: Data, teacher: np.ndarray | None, seed: int, state_path: Path) -> Checkpoint:
         """One generation, which begins anew; ``teacher``: scores of the one before, [clips, classes]."""
-        settings, feature = self.settings(data.condition), self.features(data.condition)["log_mel"]
-        rows, (spectra,) = usable(data, "train", feature)
-        held_rows, (held,) = usable(data, "validation", feature)
-        labels = torch.from_numpy(data.targets[rows]).float()
-        targets = labels
+        settings = self.settings(data.condition)
+        train, held = (self.examples(data, split) for split in ("train", "validation"))
+        targets = torch.from_numpy(train.labels).float()
         if teacher is not None:
-            targets = co_supervised(labels, torch.from_numpy(teacher[rows]), settings.teacher_weight)
+            targets = co_supervised(targets, torch.from_numpy(teacher[train.rows]), settings.teacher_weight)
         config = replace(settings.audio, classes=len(data.classes))
-
-        def build() -> nn.Module:
-            model = AudioConvNet(config)
-            model.prepare(torch.from_numpy(spectra[evenly_spaced(len(spectra), SPECTRA)]).float(), labels)
-            return model
 
         def loss(network: nn.Module, log_mel: Tensor, targets: Tensor) -> Tensor:
             log_mel, targets = mix_clips(log_mel, targets, settings.mixing)
             return clip_loss(network(log_mel), targets)
 
-        found = train(
-            self.name, build, loss, (spectra, targets),
-            lambda network: judged(predict(network, held, data.device), data.targets[held_rows]),
-            settings.audio_optimisation, seed, data.device, state_path,
+        return self.train(
+            data, lambda: train.prepare(AudioConvNet(config)), loss, replace(train, labels=targets),
+            settings.audio_optimisation, seed, state_path,
+            lambda network: judged(predict(network, held.inputs, data.device), held.labels),
         )  # fmt: skip
-        return replace(found, numbers=found.numbers | {"config": asdict(config)})
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        spectra = data.arrays(self.features(data.condition)["log_mel"])
-        return predict(self.network(checkpoint).to(data.device), spectra, data.device)
-
-    def network(self, checkpoint: Checkpoint) -> AudioConvNet:
-        """The trained network, in evaluation mode."""
-        model = AudioConvNet(AudioConfig(**checkpoint.numbers["config"]))
-        model.load_state_dict(checkpoint.state)
-        return model.eval()
+        model = checkpoint.load_into(AudioConvNet(AudioConfig(**checkpoint.numbers["config"])))
+        return predict(model.to(data.device), self.arrays(data), data.device)
 
 
 class CoSupervisedAudio(Audio):
@@ -169,13 +156,10 @@ class CoSupervisedAudio(Audio):
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         teacher, found, seconds = given[FIRST], Checkpoint(), 0.0
-        generations = range(1, self.settings(data.condition).generations)
-        paths = [state_path.with_suffix(f".{number}.partial") for number in generations]
-        for path in paths:
-            found = self.generation(data, teacher, seed, path)
-            teacher, seconds = super().scores(found, data, given), seconds + found.seconds
-        for path in paths:
-            path.unlink(missing_ok=True)
+        with partial_paths(state_path, range(1, self.settings(data.condition).generations)) as paths:
+            for path in paths:
+                found = self.generation(data, teacher, seed, path)
+                teacher, seconds = super().scores(found, data, given), seconds + found.seconds
         return replace(found, seconds=seconds)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -195,30 +179,37 @@ class Visual(System):
         return {"frames": mean_frame_features(settings.backbone, settings.frames, settings.frame_size, device)}
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        settings, feature = self.settings(data.condition), self.features(data.condition)["frames"]
-        rows, (frames,) = usable(data, "train", feature)
-        held_rows, (held,) = usable(data, "validation", feature)
-        labels = torch.from_numpy(data.targets[rows]).float()
-        sample = torch.from_numpy(frames[evenly_spaced(len(frames), PICTURES)]).float()
-        config = replace(settings.visual, classes=len(data.classes), inputs=sample.shape[1])
+        settings = self.settings(data.condition)
+        train, held = (self.examples(data, split) for split in ("train", "validation"))
+        config = replace(settings.visual, classes=len(data.classes), inputs=train.inputs[0][0].shape[0])
 
-        def build() -> nn.Module:
-            model = VisualNetwork(config)
-            model.prepare(sample, labels)
-            return model
+        def run(optimisation: Optimisation, path: Path) -> Checkpoint:
+            return self.train(
+                data, lambda: train.prepare(VisualNetwork(config), PICTURES),
+                lambda network, frames, labels: clip_loss(network(frames), labels), train, optimisation, seed, path,
+                lambda network: judged(predict(network, held.inputs, data.device), held.labels),
+            )  # fmt: skip
 
-        found = train(
-            self.name, build, lambda network, features, labels: clip_loss(network(features), labels), (frames, labels),
-            lambda network: judged(predict(network, held, data.device), data.targets[held_rows]),
-            settings.visual_optimisation, seed, data.device, state_path, settings.visual_rates,
-        )  # fmt: skip
-        return replace(found, numbers=found.numbers | {"config": asdict(config)})
+        return best_rate(settings.visual_rates, settings.visual_optimisation, run, state_path)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        model = VisualNetwork(VisualConfig(**checkpoint.numbers["config"]))
-        model.load_state_dict(checkpoint.state)
-        frames = data.arrays(self.features(data.condition)["frames"])
-        return predict(model.to(data.device).eval(), frames, data.device)
+        model = checkpoint.load_into(VisualNetwork(VisualConfig(**checkpoint.numbers["config"])))
+        return predict(model.to(data.device), self.arrays(data), data.device)
+
+
+def best_rate(
+    rates: Sequence[float],
+    optimisation: Optimisation,
+    run: Callable[[Optimisation, Path], Checkpoint],
+    state_path: Path,
+) -> Checkpoint:
+    """Of trainings by some learning rates, one after the other, the one that reaches the highest validation score."""
+    with partial_paths(state_path, rates) as paths:
+        tried = [run(replace(optimisation, learning_rate=rate), path) for rate, path in zip(rates, paths, strict=True)]
+    scores = [max(row["validation_score"] for row in one.history) for one in tried]
+    best = tried[scores.index(max(scores))]
+    numbers = best.numbers | {"rates": [list(pair) for pair in zip(rates, scores, strict=True)]}
+    return replace(best, numbers=numbers, seconds=sum(one.seconds for one in tried))
 
 
 class Average(System):
@@ -227,9 +218,6 @@ class Average(System):
     profiles = PROFILES
     modalities = ()
     uses = (AUDIO, VISUAL)
-
-    def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        return Checkpoint()
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         return (given[AUDIO] + given[VISUAL]) / 2
@@ -255,30 +243,39 @@ class LearntFusion(System):
         return self.settings(condition).folds
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        settings, held_rows = self.settings(data.condition), data.rows("validation")
-        rows = data.rows("train")
-        h_a, h_v, labels = (Selected(one, rows) for one in (given[AUDIO], given[VISUAL], data.targets))
-        held = [Selected(one, held_rows) for one in (given[AUDIO], given[VISUAL])]
+        settings = self.settings(data.condition)
+        train, held = (
+            Examples(rows, (given[AUDIO][rows], given[VISUAL][rows]), data.targets[rows])
+            for rows in (data.rows("train"), data.rows("validation"))
+        )
 
         def build() -> nn.Module:
             model = self.build(len(data.classes), settings.units)
-            model.prepare(torch.stack([moments(h_a), moments(h_v)]), moments(labels)[0])
+            of_outputs = [moments(given[used][train.rows]) for used in (AUDIO, VISUAL)]
+            model.prepare(torch.stack(of_outputs), moments(train.labels)[0])
             return model
 
-        return train(
-            self.name, build, lambda network, *batch: network.loss(*batch), (h_a, h_v, labels),
-            lambda network: judged(predict_chunks(network, held, data.device), data.targets[held_rows]),
-            settings.fusion_optimisation, seed, data.device, state_path, settings.fusion_rates,
-        )  # fmt: skip
+        def run(optimisation: Optimisation, path: Path) -> Checkpoint:
+            return self.train(
+                data, build, lambda network, *batch: network.loss(*batch), train, optimisation, seed, path,
+                lambda network: judged(predict(network, held.inputs, data.device, CHUNK), held.labels),
+            )  # fmt: skip
+
+        return best_rate(settings.fusion_rates, settings.fusion_optimisation, run, state_path)
 
     def network(self, checkpoint: Checkpoint, data: Data) -> Any:
         """The trained fusion, in evaluation mode."""
         model = self.build(checkpoint.state["moments"].shape[2], self.settings(data.condition).units)
-        model.load_state_dict(checkpoint.state)
-        return model.to(data.device).eval()
+        return checkpoint.load_into(model).to(data.device)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        return predict_chunks(self.network(checkpoint, data), (given[AUDIO], given[VISUAL]), data.device)
+        return predict(self.network(checkpoint, data), (given[AUDIO], given[VISUAL]), data.device, CHUNK)
+
+
+def moments(values: np.ndarray) -> Tensor:
+    """Mean and deviation of each column, float32 [2, columns]."""
+    values = values.astype(np.float64)
+    return torch.from_numpy(np.stack([values.mean(axis=0), values.std(axis=0)])).float()
 
 
 class AttentionFusion(LearntFusion):
@@ -291,7 +288,7 @@ class AttentionFusion(LearntFusion):
         def alpha(h_a: Tensor, h_v: Tensor) -> Tensor:
             return model.weights(*model.normalised(h_a, h_v))
 
-        return predict_chunks(alpha, (given[AUDIO], given[VISUAL]), data.device)
+        return predict(alpha, (given[AUDIO], given[VISUAL]), data.device, CHUNK)
 
 
 class ClassWeights(AttentionFusion):
@@ -308,7 +305,7 @@ class ClassWeights(AttentionFusion):
         def fused(h_a: Tensor, h_v: Tensor) -> Tensor:
             return torch.sigmoid(model.fused(*model.normalised(h_a, h_v), alpha.to(h_a.device)))
 
-        return predict_chunks(fused, (given[AUDIO], given[VISUAL]), data.device)
+        return predict(fused, (given[AUDIO], given[VISUAL]), data.device, CHUNK)
 
     def modality_weights(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         return np.tile(np.float32(checkpoint.numbers["class_weights"]), (len(given[AUDIO]), 1))

@@ -31,11 +31,10 @@ from avrepro.models.fayek2020_others import (
     blended_loss,
     blending_weights,
 )
-from avrepro.systems.base import Checkpoint, Condition, Data, System
-from avrepro.systems.selection import evenly_spaced, mean_ap, predict_chunks, train, usable
-from avrepro.training import Optimisation, Validation
+from avrepro.systems.base import Checkpoint, Condition, Data, Examples, System, partial_paths
+from avrepro.systems.selection import judged
+from avrepro.training import Optimisation, Validation, predict
 
-BATCH = 64  # clips at once where nothing is trained
 SAMPLE = 64  # training clips that inputs' means and deviations are taken from
 
 
@@ -93,20 +92,6 @@ CI = replace(
 PROFILES = {"ci": CI, "demo": DEMO, "paper": PAPER}
 
 
-class Clips:
-    """The clips of a split, and how well a model does on them."""
-
-    def __init__(self, data: Data, split: str, features: Mapping[str, Feature]) -> None:
-        rows, self.inputs = usable(data, split, *features.values())
-        self.labels, self.device = data.targets[rows], data.device
-
-    def validation(self, model: Callable[..., Tensor]) -> Validation:
-        """Binary cross entropy, nats a clip and class, and mAP of a model that gives logits."""
-        logits = predict_chunks(model, self.inputs, self.device, BATCH)
-        entropy = F.binary_cross_entropy_with_logits(torch.from_numpy(logits), torch.from_numpy(self.labels).float())
-        return Validation(float(entropy), mean_ap(self.labels, logits))
-
-
 class OfOthers(System):
     """A network on one stream, which gives logits.
 
@@ -131,31 +116,25 @@ class OfOthers(System):
         return {stream: known[stream] for stream in self.modalities}
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        clips, held = (Clips(data, split, self.features(data.condition)) for split in ("train", "validation"))
+        train, held = (self.examples(data, split) for split in ("train", "validation"))
 
         def loss(model: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
             return F.binary_cross_entropy_with_logits(model(inputs), labels)
 
-        return train(
-            self.name, lambda: self.prepared(data, clips), loss, (*clips.inputs, clips.labels), held.validation,
-            getattr(self.settings(data.condition), self.fields[-1]), seed, data.device, state_path,
+        return self.train(
+            data, lambda: self.prepared(data, train), loss, train,
+            getattr(self.settings(data.condition), self.fields[-1]), seed, state_path,
+            lambda model: validation(model, held, data.device),
         )  # fmt: skip
 
-    def prepared(self, data: Data, clips: Clips) -> Any:
+    def prepared(self, data: Data, examples: Examples) -> Any:
         """A new network, fitted to the scales of training clips."""
-        model, rows = (
-            self.build(len(data.classes), self.settings(data.condition)),
-            evenly_spaced(len(clips.labels), SAMPLE),
-        )
-        model.prepare(*(torch.from_numpy(one[rows]).float() for one in clips.inputs), torch.from_numpy(clips.labels))
-        return model
+        return examples.prepare(self.build(len(data.classes), self.settings(data.condition)), SAMPLE)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        model = self.build(len(checkpoint.classes) or len(data.classes), self.settings(data.condition))
-        model.load_state_dict(checkpoint.state)
-        model.to(data.device).eval()
-        arrays = [data.arrays(one) for one in self.features(data.condition).values()]
-        return predict_chunks(lambda *batch: torch.sigmoid(self.logits(model, *batch)), arrays, data.device, BATCH)
+        classes = len(checkpoint.classes) or len(data.classes)
+        model = checkpoint.load_into(self.build(classes, self.settings(data.condition))).to(data.device)
+        return predict(lambda *batch: torch.sigmoid(self.logits(model, *batch)), self.arrays(data), data.device)
 
     def logits(self, model: Any, *inputs: Tensor) -> Tensor:
         return model(*inputs)
@@ -172,43 +151,46 @@ class GBlend(OfOthers):
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         settings, device = self.settings(data.condition), data.device
-        clips, held = (Clips(data, split, self.features(data.condition)) for split in ("train", "validation"))
-        optimisation = settings.blend_optimisation
+        train, held = (self.examples(data, split) for split in ("train", "validation"))
 
-        def run(part: str, weights: Mapping[str, float], epochs: int) -> Checkpoint:
+        def run(weights: Mapping[str, float], epochs: int, path: Path, judge: Callable) -> Checkpoint:
             def loss(model: nn.Module, log_mel: Tensor, frames: Tensor, labels: Tensor) -> Tensor:
                 return blended_loss(model(log_mel, frames, tuple(weights)), labels, weights)
 
-            def judge(model: nn.Module) -> Validation:
-                found = held.validation(partial(head_logits, model, "joint" if part == "network" else part))
-                return found if part == "network" else replace(found, score=-found.loss)
+            optimisation = replace(settings.blend_optimisation, epochs=epochs)
+            return self.train(data, lambda: self.prepared(data, train), loss, train, optimisation, seed, path, judge)
 
-            return train(
-                f"{self.name}, {part}", lambda: self.prepared(data, clips), loss, (*clips.inputs, clips.labels), judge,
-                replace(optimisation, epochs=epochs), seed, device, paths[part],
-            )  # fmt: skip
+        def judge(model: nn.Module, head: str, examples: Examples = held) -> Validation:
+            return validation(partial(head_logits, model, head), examples, device)
 
         def losses(model: nn.Module, head: str) -> Losses:
-            logits = partial(head_logits, model, head)
-            return Losses(clips.validation(logits).loss, held.validation(logits).loss)
+            return Losses(judge(model, head, train).loss, judge(model, head).loss)
 
-        paths = {part: state_path.with_suffix(f".{part}.partial") for part in (*HEADS, "network")}
+        def least_loss(model: nn.Module, head: str) -> Validation:
+            found = judge(model, head)
+            return replace(found, score=-found.loss)
+
         torch.manual_seed(seed)
-        model = self.prepared(data, clips).to(device).eval()
+        model = self.prepared(data, train).to(device).eval()
         start = dict.fromkeys(HEADS, losses(model, "audio"))  # all heads begin alike
         end, seconds = {}, 0.0
-        for head in HEADS:
-            alone = run(head, {head: 1.0}, settings.measured)
-            model.load_state_dict(alone.state)
-            end[head], seconds = losses(model, head), seconds + alone.seconds
-        weights = blending_weights(start, end)
-        found = run("network", weights, optimisation.epochs)
-        for path in paths.values():
-            path.unlink(missing_ok=True)
+        with partial_paths(state_path, (*HEADS, "network")) as paths:
+            for head, path in zip(HEADS, paths[:-1], strict=True):
+                alone = run({head: 1.0}, settings.measured, path, partial(least_loss, head=head))
+                end[head], seconds = losses(alone.load_into(model), head), seconds + alone.seconds
+            weights = blending_weights(start, end)
+            epochs = settings.blend_optimisation.epochs
+            found = run(weights, epochs, paths[-1], partial(judge, head="joint"))
         return replace(found, numbers=found.numbers | {"weights": weights}, seconds=seconds + found.seconds)
 
     def logits(self, model: Any, *inputs: Tensor) -> Tensor:
         return head_logits(model, "joint", *inputs)
+
+
+def validation(model: Callable[..., Tensor], examples: Examples, device: torch.device) -> Validation:
+    """Binary cross entropy, nats a clip and class, and mAP of a model that gives logits."""
+    logits = predict(model, examples.inputs, device)
+    return judged(logits, examples.labels, F.binary_cross_entropy_with_logits)
 
 
 def head_logits(model: Any, head: str, *inputs: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from avrepro.evaluation import tagging_scores, tune_thresholds
 from avrepro.features.audio import log_mel
@@ -23,20 +24,20 @@ from avrepro.features.objects import (
     probe_recipe,
 )
 from avrepro.features.store import Feature
-from avrepro.features.words import (
-    clip_objects,
-    corrected_similarities,
-    glove,
-    map_objects_to_events,
-    similarities,
-)
+from avrepro.features.words import clip_objects, corrected_similarities, glove, map_objects_to_events, similarities
 from avrepro.models.audio import mix_clips
-from avrepro.models.li2017 import CRNN, CRNNConfig, fuse, fusion_weights, mil_loss, tuned_weights
+from avrepro.models.li2017 import (
+    CRNN,
+    CRNNConfig,
+    by_better_branch,
+    by_better_branch_of_class,
+    fuse,
+    mil_loss,
+    tuned_weights,
+)
 from avrepro.recipes import Recipe
 from avrepro.systems.base import Checkpoint, Condition, Data, System
-from avrepro.training import Optimisation, Validation, choose_device, fit, predict
-
-SAMPLE = 256  # training clips that the bands' deviations are taken from
+from avrepro.training import Optimisation, Validation, choose_device, predict
 
 
 @dataclass(frozen=True)
@@ -110,45 +111,26 @@ class Audio(System):
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         settings = self.settings(data.condition)
-        arrays = data.arrays(self.features(data.condition)["log_mel"])
-        train, validation = (rows[arrays.present[rows]] for rows in (data.rows("train"), data.rows("validation")))
-        spectra, held = arrays.select(train), arrays.select(validation)
-        labels, truth = data.targets[train], data.targets[validation]
-
-        torch.manual_seed(seed)
-        model = CRNN(replace(settings.crnn, classes=len(data.classes)))
-        sample = spectra[np.linspace(0, len(spectra) - 1, min(len(spectra), SAMPLE)).astype(int)]
-        model.prepare(torch.from_numpy(sample).float(), torch.from_numpy(labels).float())
+        train, held = (self.examples(data, split) for split in ("train", "validation"))
+        config = replace(settings.crnn, classes=len(data.classes))
 
         def loss(network: CRNN, log_mel: Tensor, weak_labels: Tensor) -> Tensor:
             log_mel, weak_labels = mix_clips(log_mel, weak_labels, settings.mixing)
             return mil_loss(network.clip(log_mel), weak_labels)
 
-        def validate(network: nn.Module) -> Validation:  # section 3.3: the epoch with the highest micro F1 is taken
-            logits = torch.from_numpy(predict(network.clip, held, data.device))  # type: ignore[arg-type]
+        def judge(network: Any) -> Validation:  # section 3.3: the epoch with the highest micro F1 is taken
+            logits = torch.from_numpy(predict(network.clip, held.inputs, data.device))
             scores = torch.sigmoid(logits).numpy()
-            f1 = tagging_scores(truth, scores >= tune_thresholds(truth, scores, seed)).f1
-            return Validation(float(mil_loss(logits, torch.from_numpy(truth).float())), f1)
+            f1 = tagging_scores(held.labels, scores >= tune_thresholds(held.labels, scores, seed)).f1
+            return Validation(float(mil_loss(logits, torch.from_numpy(held.labels).float())), f1)
 
-        fitted = fit(
-            model, loss, (spectra, labels), settings.optimisation, seed, data.device, self.name,
-            validate=validate, state_path=state_path,
-        )  # fmt: skip
-        numbers = {"config": asdict(model.config), "best_epoch": fitted.best_epoch}
-        count = sum(one.numel() for one in model.parameters())
-        return Checkpoint(model.cpu().state_dict(), numbers, fitted.history, fitted.seconds, count)
+        optimisation = settings.optimisation
+        return self.train(data, lambda: train.prepare(CRNN(config)), loss, train, optimisation, seed, state_path, judge)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """P(e_k | x_i) of each clip."""
-        model = self.network(checkpoint).to(data.device).eval()
-        arrays = data.arrays(self.features(data.condition)["log_mel"])
-        return predict(lambda batch: torch.sigmoid(model.clip(batch)), arrays, data.device)
-
-    def network(self, checkpoint: Checkpoint) -> CRNN:
-        """The trained network."""
-        model = CRNN(CRNNConfig(**checkpoint.numbers["config"]))
-        model.load_state_dict(checkpoint.state)
-        return model
+        model = checkpoint.load_into(CRNN(CRNNConfig(**checkpoint.numbers["config"]))).to(data.device)
+        return predict(lambda log_mel: torch.sigmoid(model.clip(log_mel)), self.arrays(data), data.device)
 
 
 class Video(System):
@@ -178,9 +160,6 @@ class Video(System):
         if condition.drawn:
             parts += (probe_recipe(settings.backbone, settings.drawn_pictures, settings.frame_size),)
         return super().recipe(condition, parts)
-
-    def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        return Checkpoint()
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         objects, _ = self.objects(data)
@@ -214,11 +193,11 @@ class Fused(System):
 
     def __init__(
         self, name: str, title: str, place: str, video: str = "li2017/video",
-        weights: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray] | None = None,
+        weights: Callable[[np.ndarray, np.ndarray, np.ndarray, int], np.ndarray] = by_better_branch,
     ) -> None:  # fmt: skip
         super().__init__(name, title, place)
         self.uses = ("li2017/audio", video)
-        self.weights = weights or by_better_branch
+        self.weights = weights
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         rows = data.rows("validation")
@@ -230,21 +209,6 @@ class Fused(System):
         return fuse(audio, video, np.array(checkpoint.numbers["video_weights"]))
 
 
-def by_better_branch(y_true: np.ndarray, audio: np.ndarray, video: np.ndarray, seed: int) -> np.ndarray:
-    """0.8 for the branch with the higher class F1, at thresholds tuned for micro F1 (section 3.3), [classes]."""
-    f1 = [tagging_scores(y_true, s >= tune_thresholds(y_true, s, seed)).class_f1 for s in (audio, video)]
-    return fusion_weights(*f1)
-
-
-def by_better_branch_of_class(y_true: np.ndarray, audio: np.ndarray, video: np.ndarray, seed: int) -> np.ndarray:
-    """The same at thresholds tuned for each class's own F1, step 1 of section 3.3: the other reading, [classes]."""
-    f1 = []
-    for scores in (audio, video):
-        columns = [tune_thresholds(y_true[:, [k]], scores[:, [k]], seed)[0] for k in range(y_true.shape[1])]
-        f1.append(tagging_scores(y_true, scores >= np.array(columns)).class_f1)
-    return fusion_weights(*f1)
-
-
 class WithThresholds(System):
     """Another system's scores, with another rule for the thresholds of its decisions."""
 
@@ -254,9 +218,6 @@ class WithThresholds(System):
     def __init__(self, name: str, title: str, place: str, of: str, rule: str) -> None:
         super().__init__(name, title, place)
         self.uses, self.threshold_rule = (of,), rule
-
-    def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        return Checkpoint()
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         return given[self.uses[0]]

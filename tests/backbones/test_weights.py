@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
-from weight_files import Arrays, caffe_layer, caffemodel, tensor_bundle
+from weight_files import caffe_layer, caffemodel
 
-from avrepro.backbones.protobuf import read_caffemodel, read_variables
+from avrepro.backbones.protobuf import read_caffemodel
 from avrepro.backbones.weights import WeightsError, load_strictly
 
 
@@ -38,34 +38,33 @@ def test_broken_files_are_refused(path: Path) -> None:
     good = little().state_dict()
     torch.save(good, path)
     whole = path.read_bytes()
-    contents = [b"", b"no weights", b"<html>404</html>", whole[:100], whole[:-40], b"\0" * 200 + whole[200:]]
+    contents = [b"", b"<html>404</html>", whole[:100], whole[:-40], b"\0" * 200 + whole[200:]]
     for other in ({**good, "2.weight": "text"}, {"state_dict": good, "epoch": 3}, [1, 2], torch.zeros(2), little()):
         torch.save(other, path)
         contents.append(path.read_bytes())
     for content in contents:
         path.write_bytes(content)
-        with pytest.raises(WeightsError) as caught:
+        with pytest.raises(WeightsError, match=r"w\.pth does not hold the 9 arrays of Sequential: ") as caught:
             load_strictly(little(), path)
-        message = str(caught.value)
-        expected = f"{path}: expected the 9 arrays of Sequential; found {len(content)} bytes, which cannot be read: "
-        assert message.startswith(expected) and len(message) < 700
-    with pytest.raises(WeightsError, match=r"w\.pth\.gone: expected the 9 arrays of Sequential; found no such file"):
-        load_strictly(little(), path.with_suffix(".pth.gone"))
+        assert len(str(caught.value)) < 500
+    with pytest.raises(WeightsError, match=r"w\.gone does not hold the 9 arrays of Sequential: .*No such file"):
+        load_strictly(little(), path.with_suffix(".gone"))
 
 
-def test_other_architectures_are_refused(path: Path) -> None:
-    good = little().state_dict()
-    renamed = {name.replace("0.", "first."): value for name, value in good.items()}
-    cases: list[tuple[dict[str, Tensor], str]] = [
-        (renamed, r"9 arrays of Sequential; found 9; 2 missing: 0.weight \[4, 3\], 0.bias \[4\]; 2 not expected: fi"),
-        ({**good, "extra": torch.zeros(1)}, r"found 10; 1 not expected: extra \[1\]"),
-        ({name: value for name, value in good.items() if name != "2.bias"}, r"found 8; 1 missing: 2.bias \[2\]"),
-        ({**good, "2.weight": torch.zeros(2, 5)}, r"1 of another shape: 2.weight \[2, 5\] instead of \[2, 4\]"),
-    ]  # fmt: skip
-    for weights, reason in cases:
-        torch.save(weights, path)
-        with pytest.raises(WeightsError, match=rf"w\.pth: expected .*{reason}"):
-            load_strictly(little(), path)
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"2.bias": None}, 'Missing key.*"2.bias"'),
+        ({"1.running_var": None}, 'Missing key.*"1.running_var"'),
+        ({"extra": torch.zeros(1)}, 'Unexpected key.*"extra"'),
+        ({"2.weight": torch.zeros(2, 5)}, "size mismatch for 2.weight"),
+    ],
+)
+def test_other_architectures_are_refused(changes: dict[str, Tensor | None], reason: str, path: Path) -> None:
+    weights = little().state_dict() | changes
+    torch.save({name: value for name, value in weights.items() if value is not None}, path)
+    with pytest.raises(WeightsError, match=rf"(?s)w\.pth does not hold the 9 arrays of Sequential: .*{reason}"):
+        load_strictly(little(), path)
 
 
 class Trap:
@@ -79,17 +78,15 @@ class Trap:
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("kind", ["torch", "legacy", "pickle", "array"])
+@pytest.mark.parametrize("kind", ["torch", "legacy", "pickle"])
 def test_no_code_of_a_file_is_run(kind: str, path: Path) -> None:
     caught = path.parent / "caught"
     content = {**little().state_dict(), "0.weight": Trap(caught)}
     if kind == "pickle":
         path.write_bytes(pickle.dumps(content))
-    elif kind == "array":
-        torch.save({"0.weight": np.array([Trap(caught)], dtype=object)}, path)
     else:
         torch.save(content, path, _use_new_zipfile_serialization=kind == "torch")
-    with pytest.raises(WeightsError, match=r"w\.pth: .* asks for code to be run, which is refused"):
+    with pytest.raises(WeightsError, match=r"w\.pth .* asks for code to be run, which is refused"):
         load_strictly(little(), path)
     assert not caught.exists()
     if kind == "pickle":  # the trap does close on a reader that trusts the file
@@ -98,15 +95,11 @@ def test_no_code_of_a_file_is_run(kind: str, path: Path) -> None:
 
 
 def test_files_from_before_torch_0_4_1(path: Path) -> None:
-    """They lack the counters of batch normalisation, and nothing else may be lacking."""
+    """They lack the counters of batch normalisation."""
     old = {name: value for name, value in little().state_dict().items() if not name.endswith("num_batches_tracked")}
-    torch.save(dict(old), path)
+    torch.save(old, path)
     loaded = load_strictly(little(), path)
     assert torch.equal(loaded.state_dict()["0.weight"], old["0.weight"])
-    del old["1.running_var"]
-    torch.save(dict(old), path)
-    with pytest.raises(WeightsError, match=r"1 missing: 1\.running_var \[4\]"):
-        load_strictly(little(), path)
 
 
 def test_caffe_models(path: Path) -> None:
@@ -124,33 +117,5 @@ def test_caffe_models(path: Path) -> None:
     single = caffe_layer("conv1", [arrays["fc7.bias"]])
     for content in (whole[:40], whole[:-30], whole[:-1], b"<html>404</html>", single, single * 3):
         path.write_bytes(content)
-        with pytest.raises(WeightsError, match=rf"w\.pth: .*found {len(content)} bytes, which cannot be read"):
+        with pytest.raises(WeightsError, match=r"w\.pth does not hold"):
             load_strictly(little(), path, read_caffemodel)
-
-
-@pytest.fixture
-def variables() -> Arrays:
-    rng = np.random.default_rng(5)
-    shapes = {"layer-1/beta": (3,), "layer-1/kernel": (3, 3, 2, 200), "layer-10/kernel": (5, 1), "step": ()}
-    return {name: rng.standard_normal(shape).astype(np.float32) for name, shape in shapes.items()}
-
-
-def test_tensorflow_checkpoints(variables: Arrays) -> None:
-    """All of its float32 variables."""
-    found = read_variables(*tensor_bundle(variables | {"count": np.arange(3)}))
-    assert list(found) == sorted(variables)
-    for name, array in variables.items():
-        np.testing.assert_array_equal(found[name], array)
-        assert found[name].shape == array.shape
-
-
-def test_damaged_tensorflow_checkpoints(variables: Arrays) -> None:
-    index, data = tensor_bundle(variables)
-    for damaged in (index[:-3], index[:20], b""):
-        with pytest.raises(ValueError, match=f"{len(damaged)} bytes of index that do not end as a LevelDB table"):
-            read_variables(damaged, data)
-    with pytest.raises(ValueError):
-        read_variables(index, data[:-2])
-    end = index.index(b"\1\0\0\0" + bytes(5)) + 4  # of the first block: its one restart point, no compression, checksum
-    with pytest.raises(ValueError, match="compressed"):
-        read_variables(index[:end] + b"\1" + index[end + 1 :], data)

@@ -6,41 +6,41 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from avrepro.claims import Claim, load_claims
 from avrepro.corpora.base import Clip, Corpus
-from avrepro.evaluation import average_precision, resplit_interval, tagging_scores, tune_thresholds
+from avrepro.evaluation import average_precision, tagging_scores, tune_thresholds
+from avrepro.evaluation.seeds import resplit_interval
 from avrepro.evaluation.summary import SeedScores, Summary, comparisons, quantity, thresholds_of
-from avrepro.systems import SYSTEMS
+from avrepro.systems import SYSTEMS, Condition, Data
 
 CLASSES = ("Bus", "Car", "Screaming", "Train")
 SPLITS = ["train"] * 60 + ["validation"] * 30 + ["test"] * 40
 AUDIO, VIDEO = "li2017/audio", "li2017/video"
 
 
-def corpus(seed: int = 0) -> Corpus:
-    draw = np.random.default_rng(seed)
+def seed_scores(seed: int, shared: bool = True) -> SeedScores:
+    """Made-up scores of one seed, on the same clips as others or on its own."""
+    draw = np.random.default_rng(0 if shared else seed)
     clips = [
-        Clip(f"{seed}-{row}", Path(), split, tuple(label for label in CLASSES if draw.random() < 0.35))
+        Clip(str(row), Path(), split, tuple(label for label in CLASSES if draw.random() < 0.35))
         for row, split in enumerate(SPLITS)
     ]
-    return Corpus("paired", CLASSES, tuple(clips), (), f"digest {seed}")
-
-
-def seed_scores(seed: int, shared: bool) -> SeedScores:
-    one = corpus(0 if shared else seed)
+    corpus = Corpus("paired", CLASSES, tuple(clips), (), f"digest {0 if shared else seed}")
+    data = Data(corpus, Condition("paired", seed=seed), torch.device("cpu"))
     draw = np.random.default_rng(100 + seed)
-    truth = one.targets()
+    truth = data.targets
     scores = {name: (skill * truth + draw.random(truth.shape)) / 2 for name, skill in ((AUDIO, 0.4), (VIDEO, 0.2))}
-    return SeedScores(one, seed, scores, {(AUDIO, "silent"): draw.random(truth.shape) / 2})
+    return SeedScores(data, scores, {(AUDIO, "silent"): draw.random(truth.shape) / 2})
 
 
-def literal(one: SeedScores, name: str, split: slice = slice(90, 130)) -> tuple[float, float]:
+def literal(one: SeedScores, name: str) -> tuple[float, float]:
     """Micro F1 and mAP of test clips, thresholds from validation clips."""
-    truth, scores = one.corpus.targets(), one.scores[name]
-    thresholds = tune_thresholds(truth[60:90], scores[60:90], one.seed)
-    f1 = tagging_scores(truth[split], scores[split] >= thresholds).f1
-    return f1, float(average_precision(truth[split], scores[split]).mean())
+    truth, scores = one.data.targets, one.scores[name]
+    thresholds = tune_thresholds(truth[60:90], scores[60:90], one.data.condition.seed)
+    f1 = tagging_scores(truth[90:], scores[90:] >= thresholds).f1
+    return f1, float(average_precision(truth[90:], scores[90:]).mean())
 
 
 @pytest.mark.parametrize("shared", [True, False])
@@ -64,19 +64,21 @@ def test_means_and_differences_over_seeds(shared: bool) -> None:
 
 
 def test_one_seed_is_the_bootstrap_over_its_clips() -> None:
-    one = seed_scores(3, shared=True)
+    one = seed_scores(3)
     summary = Summary([one], "test")
-    found = summary.overall(AUDIO, "micro_f1")
-    assert found.value == pytest.approx(literal(one, AUDIO)[0]) and "over clips alone" in found.method
-    assert summary.by_class(AUDIO, "average_precision")["Car"].value == pytest.approx(
-        average_precision(one.corpus.targets()[90:], one.scores[AUDIO][90:])[1]
+    assert "over clips alone" in summary.overall(AUDIO, "micro_f1").method
+    by_class = summary.by_class(AUDIO, "average_precision", level=0.99)
+    expected = average_precision(one.data.targets[90:], one.scores[AUDIO][90:])
+    assert {name: found.value for name, found in by_class.items()} == pytest.approx(
+        dict(zip(CLASSES, expected, strict=True))
     )
+    assert "99 %" in by_class["Car"].method
 
 
 def test_a_loss_is_of_impaired_clips_at_the_same_thresholds() -> None:
-    one = seed_scores(1, shared=True)
+    one = seed_scores(1)
     summary = Summary([one], "test")
-    truth = one.corpus.targets()
+    truth = one.data.targets
     thresholds = tune_thresholds(truth[60:90], one.scores[AUDIO][60:90], 1)
     silent = tagging_scores(truth[90:], one.impaired[AUDIO, "silent"][90:] >= thresholds).f1
     assert summary.overall(AUDIO, "micro_f1", impaired="silent").value == pytest.approx(silent)
@@ -85,10 +87,10 @@ def test_a_loss_is_of_impaired_clips_at_the_same_thresholds() -> None:
 
 
 def test_rules_of_thresholds() -> None:
-    one = seed_scores(2, shared=True)
-    truth, scores = one.corpus.targets()[60:90], one.scores[AUDIO][60:90]
+    one = seed_scores(2)
+    truth, scores = one.data.targets[60:90], one.scores[AUDIO][60:90]
     rules = {name: SYSTEMS[f"li2017/{name}"] for name in ("audio", "audio_half", "audio_single")}
-    found = {name: thresholds_of(system, truth, scores, 2) for name, system in rules.items()}
+    found = {name: thresholds_of(system, one.data, one.scores[AUDIO]) for name, system in rules.items()}
     assert found["audio_half"].tolist() == [0.5] * 4
     np.testing.assert_array_equal(found["audio"], tune_thresholds(truth, scores, 2))
     assert len(set(found["audio_single"])) == 1
@@ -116,14 +118,14 @@ def test_quantities_of_claims() -> None:
 
 
 def test_a_claim_is_the_difference_of_its_systems() -> None:
-    seeds = [seed_scores(seed, True) for seed in range(3)]
-    seeds = [SeedScores(one.corpus, one.seed, {"li2017/fused": one.scores[AUDIO], AUDIO: one.scores[VIDEO]}, {})
-             for one in seeds]  # fmt: skip
-    found = Summary(seeds, "test").claim(load_claims()[1]["li2017_fusion_above_audio"])
-    assert found is not None
-    assert found.value == pytest.approx(Summary(seeds, "test").overall("li2017/fused", "micro_f1", AUDIO).value)
-    wider = Summary(seeds, "test").claim(load_claims()[1]["li2017_fusion_above_audio"], 0.999)
-    assert wider is not None and wider.low < found.low and wider.high > found.high
+    seeds = [seed_scores(seed) for seed in range(3)]
+    summary = Summary(
+        [SeedScores(one.data, {"li2017/fused": one.scores[AUDIO], AUDIO: one.scores[VIDEO]}) for one in seeds], "test"
+    )
+    found, wider = (summary.claim(claim(), level) for level in (0.95, 0.999))
+    assert found is not None and wider is not None
+    assert found.value == pytest.approx(summary.overall("li2017/fused", "micro_f1", AUDIO).value)
+    assert wider.low < found.low and wider.high > found.high
 
 
 def test_which_systems_are_compared() -> None:

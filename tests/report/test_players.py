@@ -12,14 +12,15 @@ import numpy as np
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib import colormaps, pyplot
+from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
 from PIL import Image
 
 from avrepro.corpora.base import Clip
 from avrepro.encode import write_clip
 from avrepro.report import Localisation, localisation_figure, localisation_player, player
-from avrepro.report import heat_strips as figures
-from avrepro.report.players import EMBEDDED, edges_of_regions, spectrogram
+from avrepro.report.heat_strips import in_words, rows_of
+from avrepro.report.players import EMBEDDED, spectrogram
 
 SEGMENTS, SQUARE, SIZE = 20, 24, (96, 128)  # SQUARE: side of what moves, SIZE: height and width of frames, px
 PLACE = "rect => { const box = rect.getBoundingClientRect(); return [box.x, box.y, box.width, box.height] }"
@@ -63,67 +64,61 @@ def one(video: Path) -> Localisation:
     )  # fmt: skip
 
 
-def test_opacity_is_the_score(one: Localisation) -> None:
-    _, axes = pyplot.subplots()
-    figures.draw_frame(axes, one, 3.5, np.zeros((*SIZE, 3), np.uint8))
-    lower, upper = (patch for patch in axes.patches if isinstance(patch, Rectangle))  # the highest over the others
-    left, top = corner(3)
-    assert lower.get_bbox().bounds == pytest.approx((left / 128, top / 96, SQUARE / 128, SQUARE / 96))
-    assert lower.get_edgecolor() == pytest.approx((0, 1, 0, 0.4)) and not lower.get_fill()
-    assert upper.get_bbox().bounds == pytest.approx((0.02, 0.85, 0.28, 0.12))
-    assert upper.get_edgecolor() == pytest.approx((0, 1, 0, 0.6))
-    assert axes.get_xlim() == (0, 1) and axes.get_ylim() == (1, 0), "fractions of the frame, from its upper left"
-    pyplot.close("all")
-
-
-def test_strips_hold_the_scores(one: Localisation) -> None:
-    _, (top, bottom) = pyplot.subplots(2)
-    segments = figures.draw_segments(bottom, one, [("sounding", one.sounding, figures.SOUND)])
-    for strip, scores in ((figures.draw_regions(top, one), one.region_scores), (segments, one.segment_scores)):
-        assert strip.get_array().ravel().tolist() == scores.tolist()
-        assert strip.get_cmap() == colormaps["hot"] and strip.get_clim() == (0, 1)
-    edges = segments.get_coordinates()[0, :, 0]
-    for time in np.arange(0.05, 10, 0.1):
-        nearest = min(range(SEGMENTS), key=lambda k: abs(0.48 * k + 0.48 - time))
-        assert edges[nearest] <= time <= edges[nearest + 1]
-    sounding, seen = ([path.get_extents() for path in axes.collections[1].get_paths()] for axes in (bottom, top))
-    assert [(box.x0, box.x1) for box in sounding] == [(1.25, 3.5)]
-    assert [(box.x0, box.x1) for box in seen] == [(8, 10), (10, 12)], "regions of the frames at 4.5 and 5.5 s"
-    pyplot.close("all")
-
-
-def test_frames_are_those_of_the_highest_regions(one: Localisation) -> None:
-    assert figures.best_times(one) == [0.5, 8.5, 9.5]
-    assert [figures.best_time(one, start, start + 2) for start in (0, 4, 8)] == [0.5, 5.5, 9.5]
-    none = replace(one, times=np.empty(0), boxes=np.empty((0, 4)), region_scores=np.empty(0))
-    np.testing.assert_allclose(figures.best_times(none), [10 / 6, 5, 50 / 6])
-    assert figures.best_time(none, 4, 6) == 5
-    np.testing.assert_allclose(edges_of_regions(one), np.arange(21) / 2)
-    few = replace(one, times=np.array([0.5, 0.5, 1.5]), boxes=np.zeros((3, 4)), region_scores=np.zeros(3))
-    np.testing.assert_allclose(edges_of_regions(few), [0, 0.5, 1, 10])  # the last frame stays on show
-
-
-def test_figures_say_what_they_show(one: Localisation, make: Callable, shown: Callable) -> None:
+def test_figures_draw_and_say_what_was_scored(
+    one: Localisation, make: Callable, shown: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each row of the figure is that of the player; a frame has its boxes, whose opacity is the score."""
+    plots: list[Any] = []
+    monkeypatch.setattr(pyplot, "close", plots.append)
     results = make("demo", ("parekh2018/two_stream", "map", 0.5))
-    outputs = shown(lambda: (localisation_figure(one, results), localisation_figure(one, results, in_time=True)))
-    for output, times in zip(outputs, ("0.5, 8.5, 9.5", "0.5, 2.5, 5.5, 7.5, 9.5"), strict=True):
+    outputs = shown(lambda: [localisation_figure(one, results, in_time) for in_time in (False, True)])
+    monkeypatch.undo()
+    for output, fig, times in zip(outputs, plots, ([0.5, 8.5, 9.5], [0.5, 2.5, 5.5, 7.5, 9.5]), strict=True):
+        frames, rows = fig.axes[: len(times)], fig.axes[len(times) : -1]  # the last one is the scale
+        assert [axes.get_title() for axes in frames] == [f"{time} s" for time in times]
+        (left, top), boxes = corner(int(times[-1])), [p for p in frames[-1].patches if isinstance(p, Rectangle)]
+        assert boxes[1].get_bbox().bounds == pytest.approx((left / 128, top / 96, SQUARE / 128, SQUARE / 96))
+        assert [box.get_edgecolor()[3] for box in boxes] == [0, 1], "the highest on top"
+        assert [axes.get_ylabel() for axes in rows] == ["planted, in view", "regions", "planted, sounding", "segments"]
+        for axes, row in zip(rows, rows_of(one), strict=True):
+            drawn = [path.get_extents() for path in axes.collections[0].get_paths()]
+            np.testing.assert_allclose([(box.x0, box.x1) for box in drawn], row.spans)
+            np.testing.assert_allclose(axes.collections[0].get_facecolor(), [to_rgba(one) for one in row.colours])
         page = BeautifulSoup(output.data["text/html"], "html.parser")
         assert page.img is not None and page.figcaption is not None and page.script is None
         for text in (page.figcaption.get_text(), str(page.img["alt"])):
             # segment 19 begins at 9.12 s; 0.5 is first passed by segment 14, at 6.72 s
             for words in (
-                one.clip.id, "class Car", "1.23 (threshold 0.57, reached)", f"Frames at {times} s.",
-                "Highest region: upper right part of the frame at 9.5 s.",
+                one.clip.id, "class Car", "1.23 (threshold 0.57, reached)",
+                f"Frames at {', '.join(map(str, times))} s.", "Highest region: upper right part of the frame at 9.5 s.",
                 "Highest segment: 9.1 to 10.0 s; scores of 0.5 and more: 6.7 to 10.0 s.",
                 "Planted: it sounds 1.2 to 3.5 s; its source is in view 4.0 to 6.0 s.",
             ):  # fmt: skip
                 assert words in text
         assert "demo world" in page.figcaption.get_text() and output.metadata["avrepro"]["runs"] == ["rundemo"]
+    pyplot.close("all")
+
+
+def test_rows_hold_the_scores_at_their_times(one: Localisation) -> None:
+    _, regions, _, segments = rows_of(one)
+    for row, scores in ((regions, one.region_scores), (segments, one.segment_scores)):
+        np.testing.assert_allclose([to_rgba(c) for c in row.colours], colormaps["hot"](scores), atol=1 / 255)
+    np.testing.assert_allclose(regions.spans, [(k / 2, k / 2 + 0.5) for k in range(20)])
+    for time in np.arange(0.05, 10, 0.1):
+        start, end = segments.spans[min(range(SEGMENTS), key=lambda k: abs(0.48 * k + 0.48 - time))]
+        assert start <= time <= end, "each moment has the colour of the segment whose middle is nearest"
+    few = replace(one, times=np.array([0.5, 0.5, 1.5]), boxes=np.zeros((3, 4)), region_scores=np.zeros(3))
+    np.testing.assert_allclose(rows_of(few)[1].spans, [(0, 0.5), (0.5, 1), (1, 10)])  # the last frame stays on show
+
+
+def test_a_clip_without_regions_or_sound(one: Localisation, shown: Callable) -> None:
+    blind = replace(one, times=np.empty(0), boxes=np.empty((0, 4)), region_scores=np.empty(0))
     deaf = replace(one, segments=np.empty((0, 2)), segment_scores=np.empty(0), score=0.1)
-    (text,) = (output.data["text/plain"] for output in shown(localisation_figure, deaf))
-    assert "Highest segment" not in text and "Highest region" in text and "not reached" in text
+    texts = [output.data["text/plain"] for output in shown(lambda: [localisation_figure(x) for x in (blind, deaf)])]
+    assert "Frames at 1.7, 5.0, 8.3 s." in texts[0] and "Highest region" not in texts[0]
+    assert "Highest segment" not in texts[1] and "Highest region" in texts[1] and "not reached" in texts[1]
     nothing = replace(one, region_scores=np.zeros(20), segment_scores=np.zeros(SEGMENTS), sounding=(), seen=())
-    assert figures.in_words(nothing) == "No region and no segment stands out."
+    assert in_words(nothing) == "No region and no segment stands out."
 
 
 def test_a_spectrogram_has_time_and_tone_in_their_places(video: Path) -> None:
@@ -135,36 +130,22 @@ def test_a_spectrogram_has_time_and_tone_in_their_places(video: Path) -> None:
     assert (brightest[half + 5 : -5] < 25).all(), "the high one above"
 
 
-def test_a_large_clip_is_not_embedded(video: Path, tmp_path: Path, shown: Callable) -> None:
-    large = tmp_path / "large.mp4"
-    large.write_bytes(video.read_bytes() + bytes(EMBEDDED))
-    (note,) = shown(player, large)
-    assert "not embedded" in note.data["text/plain"] and "<video" not in note.data["text/html"]
-
-
-def test_a_clip_in_a_browser(open_page: Callable, video: Path, shown: Callable) -> None:
-    scores, spans = {"siren <b>": np.array([0.0, 0.25, 1.0])}, {"planted": [(1.25, 3.5)]}
-    (output,) = shown(player, video, scores, spans, "A <b>clip</b>.")
+def test_a_clip_in_a_browser(open_page: Callable, video: Path, tmp_path: Path, shown: Callable) -> None:
+    (output,) = shown(player, video, {"planted <b>": [(1.25, 3.5)]}, "A <b>clip</b>.")
     page = open_page(output.data["text/html"])
-    clip = page.locator("video")
-    assert (
-        clip.get_attribute("aria-label") == "A <b>clip</b>.; planted: 1.2 to 3.5 s" and page.locator("b").count() == 0
-    )
+    clip, strips = page.locator("video"), page.locator("svg[role=img]")
+    assert clip.get_attribute("aria-label") == "A <b>clip</b>.; planted <b>: 1.2 to 3.5 s"
     clip.evaluate(SEEK, 5.0)
-    strips = page.locator("svg[role=img]")
-    assert strips.count() == 3
-    whole = strips.first.bounding_box()
-    for cursor in page.locator("[data-cursor]").all():
-        line = cursor.bounding_box()
-        assert line["x"] + line["width"] / 2 == pytest.approx(whole["x"] + whole["width"] / 2, abs=1)
+    whole, line = strips.first.bounding_box(), page.locator("[data-cursor]").bounding_box()
+    assert line["x"] + line["width"] / 2 == pytest.approx(whole["x"] + whole["width"] / 2, abs=1)
     x, _, width, _ = strips.nth(1).locator("rect").evaluate(PLACE)
     assert ((x - whole["x"]) / whole["width"], width / whole["width"]) == pytest.approx((0.125, 0.225), abs=0.005)
-    fills = strips.nth(2).locator("rect").evaluate_all("all => all.map(one => one.getAttribute('fill'))")
-    np.testing.assert_allclose(
-        [[int(fill[k : k + 2], 16) for k in (1, 3, 5)] for fill in fills],
-        colormaps["hot"](scores["siren <b>"])[:, :3] * 255, atol=1,
-    )  # fmt: skip
     assert "5.0 s" in page.locator("[data-status]").inner_text() and page.faults == []
+
+    large = tmp_path / "large.mp4"
+    large.write_bytes(video.read_bytes() + bytes(EMBEDDED))
+    (note,) = shown(player, large, {}, "A clip.")
+    assert "not embedded" in note.data["text/plain"] and "<video" not in note.data["text/html"]
 
 
 def test_boxes_follow_the_clip_in_a_browser(open_page: Callable, one: Localisation, shown: Callable) -> None:
@@ -173,29 +154,27 @@ def test_boxes_follow_the_clip_in_a_browser(open_page: Callable, one: Localisati
     assert page.evaluate("window.hit") is None and page.locator("figcaption b").count() == 0, "names are text"
     for clip in page.locator("video").all():
         clip.evaluate("clip => new Promise(done => clip.readyState > 1 ? done() : clip.oncanplay = done)")
-    for width in (900, 320):
+    for width, number, time in ((900, 0, 2.3), (900, 1, 8.9), (320, 0, 9.0)):
         page.set_viewport_size({"width": width, "height": 1500})
-        for number, time in ((0, 2.3), (1, 8.9), (0, 9.0)):
-            player_of = page.locator("figure").nth(number)
-            clip = player_of.locator("video")
-            clip.evaluate(SEEK, time)
-            frame, second = clip.bounding_box(), int(time)
-            boxes: list[Any] = [rect for rect in player_of.locator("g rect").all() if rect.is_visible()]
-            assert len(boxes) == 2, "those of the current second alone"
-            left, top = corner(second)
-            x, y, w, h = wanted = [
-                frame["x"] + left / 128 * frame["width"], frame["y"] + top / 96 * frame["height"],
-                SQUARE / 128 * frame["width"], SQUARE / 96 * frame["height"],
-            ]  # fmt: skip
-            places = [rect.evaluate(PLACE) for rect in boxes]
-            at = min((0, 1), key=lambda k: np.abs(np.subtract(places[k], wanted)).sum())
-            np.testing.assert_allclose(places[at], wanted, atol=0.5)
-            assert float(boxes[at].get_attribute("stroke-opacity")) == pytest.approx((second + 1) / 10)
-            clip.evaluate("clip => { clip.controls = false }")  # they darken the picture
-            picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
-            clip.evaluate("clip => { clip.controls = true }")
-            assert picture[round(y + h / 2), round(x + w / 2)].min() > 200, "white, where the video has its square"
-            assert picture[round(y + h / 2), round(x - 8)].max() < 160, "grey beside it"
-            assert f"{time:.1f} s; highest region of the frame: " in player_of.locator("[data-status]").inner_text()
+        playing = page.locator("figure").nth(number)
+        clip = playing.locator("video")
+        clip.evaluate(SEEK, time)
+        frame, second = clip.bounding_box(), int(time)
+        boxes: list[Any] = [rect for rect in playing.locator("g rect").all() if rect.is_visible()]
+        assert len(boxes) == 2, "those of the current second alone"
+        left, top = corner(second)
+        x, y, w, h = wanted = [
+            frame["x"] + left / 128 * frame["width"], frame["y"] + top / 96 * frame["height"],
+            SQUARE / 128 * frame["width"], SQUARE / 96 * frame["height"],
+        ]  # fmt: skip
+        box = min(boxes, key=lambda rect: np.abs(np.subtract(rect.evaluate(PLACE), wanted)).sum())
+        np.testing.assert_allclose(box.evaluate(PLACE), wanted, atol=0.5)
+        assert float(box.get_attribute("stroke-opacity")) == pytest.approx((second + 1) / 10)
+        clip.evaluate("clip => { clip.controls = false }")  # they darken the picture
+        picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
+        clip.evaluate("clip => { clip.controls = true }")
+        assert picture[round(y + h / 2), round(x + w / 2)].min() > 200, "white, where the video has its square"
+        assert picture[round(y + h / 2), round(x - 8)].max() < 160, "grey beside it"
+        assert f"{time:.1f} s; highest region of the frame: " in playing.locator("[data-status]").inner_text()
     assert page.locator("video").nth(1).evaluate("clip => clip.currentTime") == 8.9, "players do not move each other"
     assert page.faults == []

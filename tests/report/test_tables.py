@@ -12,22 +12,9 @@ import pytest
 from bs4 import BeautifulSoup
 
 from avrepro.evaluation import Interval
-from avrepro.report import (
-    ahead,
-    compare,
-    costs,
-    measured,
-    note,
-    origin,
-    passports,
-    percent,
-    settings,
-    table,
-    tidy,
-    with_unit,
-)
-from avrepro.report.wording import decimal, kind_of
-from avrepro.results import PASSPORT, Results, ResultsError
+from avrepro.report import ahead, compare, costs, measured, note, origin, passports, percent, settings, table, tidy
+from avrepro.report.wording import with_unit
+from avrepro.results import PASSPORT, Results
 from avrepro.systems import SYSTEMS
 
 AUDIO, VIDEO, FUSED = "li2017/audio", "li2017/video", "li2017/fused"
@@ -61,29 +48,28 @@ def worlds(make: Callable) -> dict[str, Results]:
 
 
 def test_numbers_as_they_are_written() -> None:
-    interval = Interval(0.5117, 0.4689, 0.5542, "")
+    interval, gain = Interval(0.5117, 0.4689, 0.5542, ""), Interval(0.0312, -0.0021, 0.0641, "")
     assert percent(interval) == "51.2\xa0[46.9,\xa055.4]", "no line can break inside"
-    assert with_unit(interval).replace("\xa0", " ") == "51.2 [46.9, 55.4] %"
-    gain = Interval(0.0312, -0.0021, 0.0641, "")
-    assert with_unit(gain, signed=True).replace("\xa0", " ") == "+3.1 [-0.2, +6.4] points"
-    assert percent(0.25) == "25.0" and percent(math.nan) == "–"
-    for near in (-0.0, 0.0, -0.0004, 0.0004):
-        assert percent(near) == percent(near, signed=True) == "0.0", "no sign of nothing"
-    assert percent(Interval(0.01, -0.0004, 0.02, ""), signed=True) == "+1.0\xa0[0.0,\xa0+2.0]"
-    identical = Interval(0.0, 0.0, -0.0, "")
-    assert percent(identical, signed=True) == "0" and percent(identical) == "0.0\xa0[0.0,\xa00.0]"
-    assert percent(Interval(0.3, math.nan, math.nan, "")) == "30.0", "one seed has no interval"
-    assert decimal(-1234.56, 1) == "-1,234.6"
-    assert with_unit(1234567, "parameters") == "1,234,567" and with_unit(1.3456, "d_prime") == "1.35"
-    assert [with_unit(s, "training_seconds") for s in (1234.5, 12.34, 0.0123)] == [
-        "1,234\xa0s",
-        "12.3\xa0s",
-        "0.0123\xa0s",
-    ]
-    assert kind_of("rank_correlation") == "number" and kind_of("pointing_gain") == "percent"
+    for expected, number, metric, signed in (
+        ("51.2 [46.9, 55.4] %", interval, "", False),
+        ("+3.1 [-0.2, +6.4] points", gain, "", True),
+        ("30.0 %", Interval(0.3, math.nan, math.nan, ""), "", False),  # one seed has no interval
+        ("0.0 points", -0.0004, "", True),  # no sign of nothing
+        ("+1.0 [0.0, +2.0] points", Interval(0.01, -0.0004, 0.02, ""), "", True),
+        ("0 points", Interval(0.0, 0.0, -0.0, ""), "", True),  # the same by construction
+        ("0.0 [0.0, 0.0] %", Interval(0.0, 0.0, -0.0, ""), "", False),
+        ("– %", math.nan, "", False),
+        ("1,234,567", 1234567, "parameters", False),
+        ("1.35", 1.3456, "d_prime", False),
+        ("+0.50", 0.5, "rank_correlation", True),
+        ("1,234 s", 1234.5, "training_seconds", False),
+        ("12.3 s", 12.34, "training_seconds", False),
+        ("0.0123 s", 0.0123, "inference_seconds", False),
+    ):
+        assert with_unit(number, metric, signed).replace("\xa0", " ") == expected
 
 
-def test_six_columns_and_uneven_rows_are_refused(shown: Callable) -> None:
+def test_a_table_has_five_columns_at_most_and_names_that_are_no_markup(shown: Callable) -> None:
     with pytest.raises(ValueError, match=r"'Too wide\.': expected at most 5 columns, found 6"):
         table([*"abcdef"], [], "Too wide.")
     with pytest.raises(ValueError, match=r"'Uneven': expected rows of 2 cells, found .'x'"):
@@ -91,9 +77,6 @@ def test_six_columns_and_uneven_rows_are_refused(shown: Callable) -> None:
     (output,) = shown(table, [*"abcde"], [["x", 0.25, 1234, Interval(0.5, 0.25, 0.75, ""), math.nan]], "Wide enough.")
     assert parsed(output) == ("Wide enough.", [*"abcde"], {"x": ["25.0", "1,234", "50.0 [25.0, 75.0]", "–"]})
     assert output.data["text/plain"] == "Wide enough.\na\tb\tc\td\te\nx\t25.0\t1,234\t50.0\xa0[25.0,\xa075.0]\t–"
-
-
-def test_names_are_text_and_no_markup(shown: Callable) -> None:
     hostile = "<script>window.hit=1</script>\"'&"
     outputs = shown(lambda: (table([hostile], [[hostile]], hostile, fold=hostile, footnote=hostile), note(hostile)))
     for output in outputs:
@@ -120,20 +103,24 @@ def test_each_number_of_a_comparison_is_in_its_cell(worlds: dict[str, Results], 
 def test_differences_are_signed_and_what_is_zero_by_construction_is_0(
     worlds: dict[str, Results], shown: Callable
 ) -> None:
-    columns = {"real": worlds["paired"], "demo world": worlds["demo"]}
-    (output,) = shown(
-        lambda: compare(
-            [FUSED, VIDEO], "micro_f1", columns, "Gains.", against=AUDIO, published={FUSED: 5.3}, fold="More"
+    columns, printed = {"real": worlds["paired"], "demo world": worlds["demo"]}, {FUSED: 55.5, AUDIO: 50.25}
+    gains, lead = shown(
+        lambda: (
+            compare([FUSED, VIDEO], "micro_f1", columns, "Gains.", against=AUDIO, published={FUSED: 5.3}, fold="More"),
+            ahead(FUSED, [AUDIO, VIDEO], "micro_f1", columns, "Ahead.", printed),
         )
     )
-    caption, head, rows = parsed(output)
+    caption, head, rows = parsed(gains)
     assert head == ["points of micro F1, gain over Audio only", "published", "real", "demo world"]
     assert [*rows.values()] == [["+5.3", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "0.0"]]
     assert caption == "Gains. real: real recordings."
-    assert "<details><summary>More</summary>" in output.data["text/html"]
+    assert "<details><summary>More</summary>" in gains.data["text/html"]
+    _, head, rows = parsed(lead)
+    assert head == [f"{SYSTEMS[FUSED].title} minus", "published", "real", "demo world"]
+    assert [*rows.values()] == [["+5.25", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "–"]]
 
 
-def test_a_comparison_without_results_says_so_and_unknown_systems_are_refused(
+def test_what_was_not_measured_says_so_and_where_numbers_are_from_is_a_badge(
     worlds: dict[str, Results], make: Callable, shown: Callable
 ) -> None:
     few = make("folder", ("corpus", "clips", 8, {"split": ""}))
@@ -143,19 +130,6 @@ def test_a_comparison_without_results_says_so_and_unknown_systems_are_refused(
         (output,) = shown(lambda one=unmeasured: compare([AUDIO], "micro_f1", {"this run": one}, "Table 1."))
         assert output.data["text/plain"] == "Table 1: not measured in this run."
         assert tidy(unmeasured, "micro_f1").empty
-    with pytest.raises(ResultsError, match=r"no system 'li2017/adio' is registered, nor was its micro_f1 measured"):
-        compare(["li2017/adio"], "micro_f1", {"demo world": worlds["demo"]}, "Table 1.")
-
-
-def test_how_far_a_system_is_ahead_of_others(shown: Callable, worlds: dict[str, Results]) -> None:
-    published = {FUSED: 55.5, AUDIO: 50.25}
-    (output,) = shown(lambda: ahead(FUSED, [AUDIO, VIDEO], "micro_f1", worlds, "Ahead.", published))
-    _, head, rows = parsed(output)
-    assert head[1:] == ["published", "paired", "demo"] and head[0].endswith(" minus")
-    assert list(rows.values()) == [["+5.25", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "–"]]
-
-
-def test_origin_is_a_badge(worlds: dict[str, Results], make: Callable) -> None:
     assert (origin(worlds["paired"]), origin(worlds["demo"])) == ("real recordings", "demo world")
     assert origin(make("demo-null", (AUDIO, "map", 0.1), stale=True)) == "control, stale"
     assert origin(make("dcase2017", (AUDIO, "map", 0.1), profile="paper")) == "DCASE 2017 Task 4, profile paper"
@@ -169,10 +143,8 @@ def test_tidy_tables(worlds: dict[str, Results], make: Callable) -> None:
     ]  # fmt: skip
     assert found["title"].tolist() == [SYSTEMS[VIDEO].title] * 2 + ["Audio only"]
     assert tidy(worlds["demo"], "class_f1", label="Car")["value"].tolist() == [20.0]
-    one = tidy(worlds["paired"], "micro_f1", [AUDIO])
-    assert one[["value", "low", "high"]].to_numpy().round(6).tolist() == [[51.2, 46.9, 55.4]], (
-        "test clips, no difference"
-    )
+    one = tidy(worlds["paired"], "micro_f1", [AUDIO])  # of test clips, and no difference
+    assert one[["value", "low", "high"]].to_numpy().round(6).tolist() == [[51.2, 46.9, 55.4]]
     assert tidy(worlds["paired"], "micro_f1", against=AUDIO)["value"].round(6).tolist() == [-1.2]
     curve = make("demo", *((AUDIO, "loss", 1 / k, {"split": "", "step": k}) for k in (1, 2, 4)))
     assert tidy(curve, "loss", split="")[["step", "value"]].to_numpy().tolist() == [[1, 1], [2, 0.5], [4, 0.25]]
@@ -187,12 +159,13 @@ def test_settings_that_differ_from_the_papers(shown: Callable) -> None:
     @dataclass
     class Profile:
         network: Network
-        batch_size: int
+        batch_size: int | None
 
-    profiles = {"paper": Profile(Network((32, 64)), 95), "demo": Profile(Network((16, 32)), 95)}
+    profiles = {"paper": Profile(Network((32, 64)), 95), "demo": Profile(Network((16, 32)), None)}
     (output,) = shown(settings, profiles, "demo")
     _, head, rows = parsed(output)
-    assert head == ["setting", "profile demo", "profile paper"] and rows == {"network.channels": ["16, 32", "32, 64"]}
+    assert head == ["setting", "profile demo", "profile paper"]
+    assert rows == {"network.channels": ["16, 32", "32, 64"], "batch size": ["None", "95"]}
     (same,) = shown(settings, profiles, "paper")
     assert same.data["text/plain"] == "Profile paper has the settings of profile paper."
 
@@ -208,18 +181,15 @@ def test_costs(make: Callable, shown: Callable) -> None:
 
 
 def test_passports_are_folded_a_run_each(worlds: dict[str, Results], make: Callable, shown: Callable) -> None:
-    one = make(
-        "esc10", (AUDIO, "map", 0.5, {"threshold_rule": "half", "interval": "t"}), seeds="[7]", measured="chapter"
-    )
+    made = (AUDIO, "map", 0.5, {"threshold_rule": "half", "interval": "t"})
+    one = make("esc10", made, seeds="[7]", measured="chapter")
     outputs = shown(passports, worlds["paired"], one, None, worlds["paired"])
-    pages = [BeautifulSoup(output.data["text/html"], "html.parser") for output in outputs]
-    assert [page.summary.get_text() for page in pages if page.summary] == [
-        "Passport: protocol, real recordings, 3 seeds", "Passport: chapter, ESC-10, seed 7",
-    ]  # fmt: skip
-    facts = {row.th.get_text(): row.td.get_text() for row in pages[1].find_all("tr") if row.th and row.td}
+    summaries = [BeautifulSoup(output.data["text/html"], "html.parser").summary.get_text() for output in outputs]
+    assert summaries == ["Passport: protocol, real recordings, 3 seeds", "Passport: chapter, ESC-10, seed 7"]
+    _, _, facts = parsed(outputs[1])
     assert set(PASSPORT) < set(facts)
-    assert facts["clips, test"] == "200 scored, 3 missing" and facts["seeds"] == json.dumps([7])
-    assert facts["threshold rules"] == "half" and facts["intervals"] == "t"
+    assert facts["clips, test"] == ["200 scored, 3 missing"] and facts["seeds"] == [json.dumps([7])]
+    assert facts["threshold rules"] == ["half"] and facts["intervals"] == ["t"]
 
 
 def test_a_table_sorts_by_pointer_and_keyboard(open_page: Callable, shown: Callable) -> None:
@@ -245,19 +215,3 @@ def test_a_table_sorts_by_pointer_and_keyboard(open_page: Callable, shown: Calla
     page.keyboard.press("Enter")
     assert order(first) == ["apple", "bee <b>", "Émile", "zebra"], "letters as one looks them up"
     assert page.faults == []
-    plain = open_page(one.data["text/html"], scripts=False)
-    assert plain.locator("button").count() == 0 and order(plain.locator("table")) == given
-
-
-@pytest.mark.parametrize("width", [360, 900])
-def test_five_columns_do_not_widen_the_page_and_no_interval_is_broken(
-    open_page: Callable, shown: Callable, width: int
-) -> None:
-    numbers = [Interval(0.512, 0.469, 0.554, "")] * 4
-    head = ["system", "published", "real recordings", "demo world", "control"]
-    (output,) = shown(table, head, [["Audio and video, weights tuned on validation clips", *numbers]], "Long. " * 40)
-    page = open_page(output.data["text/html"], width=width)
-    assert page.evaluate("document.documentElement.scrollWidth") <= width
-    assert page.locator("caption > div").bounding_box()["width"] <= width
-    lines = "cell => { const r = document.createRange(); r.selectNodeContents(cell); return r.getClientRects().length }"
-    assert [cell.evaluate(lines) for cell in page.locator("td").all()] == [1] * 4

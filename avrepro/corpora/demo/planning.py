@@ -6,44 +6,27 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from avrepro.corpora.base import CorpusError
 from avrepro.corpora.demo.description import Gap, WorldDescription
 from avrepro.corpora.demo.scenes import Bed, Distraction, Scene, Sight, SoundEvent
-from avrepro.corpora.demo.sounds import BEDS, DISTRACTIONS, SOUND_CLASSES
+from avrepro.corpora.demo.sounds import DISTRACTIONS, SOUND_CLASSES
 from avrepro.corpora.demo.vocabulary import DISTRACTING, SIGHTS
 
 LEAST_IN_VIEW = 1.0  # s of a sight that no gap moves out of the clip (all of a shorter one)
 
 
-def draw_scenes(
-    world: WorldDescription,
-    profile: str,
-    seed: int | None = None,
-    asynchrony: float | None = None,
-    gap: Gap | None = None,
-) -> tuple[dict[str, list[Scene]], dict[str, tuple[str, ...]]]:
-    """Plan every clip of a profile: split -> scenes, and clip -> weak labels.
+def draw_scenes(world: WorldDescription) -> tuple[dict[str, list[Scene]], dict[str, tuple[str, ...]]]:
+    """Plan every clip of a world of one profile: split -> scenes, and clip -> weak labels.
 
-    ``seed``, ``asynchrony`` (0..1) and ``gap`` are the description's unless given.
-    ``gap`` takes the place of asynchrony: a source that is in view is seen for its sound's own span moved by that
-    many seconds (0 or more) to the side where the clip has more room, but at most so far that the first or last
-    second of it (all of a shorter one) is still in the clip; or "never". Another asynchrony or gap changes when,
-    or whether, sources of sounding events are seen and nothing else.
-    Weak labels are the classes that sound (not those only seen), in the classes' order; a stated share of
-    training labels is missing. Raises CorpusError if profile, description and renderers do not fit.
+    Weak labels are the classes that sound (not those only seen), in the classes' order; a stated share of training
+    labels is missing. Another asynchrony or gap changes when, or whether, sources of sounding events are seen and
+    nothing else.
     """
-    world = world.chosen(profile, seed, asynchrony, gap)
-    for what, described, rendered in (
-        ("classes", set(world.classes), set(SOUND_CLASSES)),
-        ("beds", set(world.beds.level_db), set(BEDS)),
-    ):
-        if odd := described ^ rendered:
-            raise CorpusError(f"{what} either described or rendered, not both: {sorted(odd)}")
-
+    (sizes,) = world.profiles.values()
     scenes: dict[str, list[Scene]] = {}
     weak_labels: dict[str, tuple[str, ...]] = {}
-    for number, (split, clips) in enumerate(world.profiles[profile]):
+    for number, (split, clips) in enumerate(sizes):
         training = split == "train"
+        missing = world.events.missing_labels if training else 0.0
         # Generator 0 of a split says which classes sound in which clip, generator k + 1 draws clip k.
         allotting = np.random.default_rng([world.seed, number, 0])
         sounding = allot_classes(allotting, world, clips, balanced=not training)
@@ -51,8 +34,7 @@ def draw_scenes(
         for index, labels in enumerate(sounding):
             rng = np.random.default_rng([world.seed, number, index + 1])
             scene = draw_scene(rng, f"{split}-{index:04d}", labels, world)
-            present = rng.random(len(labels)) >= (world.events.missing_labels if training else 0.0)
-            labelled = {label for label, is_present in zip(labels, present, strict=True) if is_present}
+            labelled = {label for label in labels if rng.random() >= missing}
             scenes[split].append(scene)
             weak_labels[scene.clip] = tuple(name for name in SOUND_CLASSES if name in labelled)
     return scenes, weak_labels
@@ -63,14 +45,12 @@ def allot_classes(
 ) -> list[tuple[str, ...]]:
     """Which classes sound in each of ``clips`` clips, all different within a clip.
 
-    As many clips with 0, 1, 2, 3 events as their shares say, in random order. Each clip takes the classes
-    that lie furthest behind their own share, chance deciding between equals: balanced counts differ by at
-    most 1, unbalanced ones follow the geometric law closely in small splits too.
+    Each clip takes the classes that lie furthest behind their own share, chance deciding between equals: balanced
+    counts differ by at most 1, unbalanced ones follow the geometric law closely in small splits too.
     """
     classes = list(world.classes)
-    share = np.ones(len(classes))
-    if not balanced:
-        share = world.events.imbalance ** -np.linspace(0.0, 1.0, len(classes))
+    imbalance = 1.0 if balanced else world.events.imbalance
+    share = imbalance ** -np.linspace(0.0, 1.0, len(classes))
     wanted = np.array(world.events.count) * clips
     clips_with = np.floor(wanted).astype(int)
     clips_with[np.argsort(clips_with - wanted, kind="stable")[: clips - clips_with.sum()]] += 1  # largest remainders
@@ -118,22 +98,15 @@ def draw_scene(rng: np.random.Generator, clip: str, labels: Sequence[str], world
     for thing in _some(rng, DISTRACTING, world.sights.distracting):
         start, end = _span(rng, world.sights.seconds, duration)
         sights.append(Sight(thing, None, start, end, _uniform(rng, world.sights.occlusion)))
-    return Scene(
-        clip,
-        duration,
-        tuple(events),
-        beds,
-        tuple(distractions),
-        tuple(sights),
-        reverberation=_uniform(rng, world.reverberation),
-        seed=int(rng.integers(2**31)),
-    )
+    reverberation, seed = _uniform(rng, world.reverberation), int(rng.integers(2**31))
+    return Scene(clip, duration, tuple(events), beds, tuple(distractions), tuple(sights), reverberation, seed)
 
 
 def moved(onset: float, offset: float, gap: Gap, duration: float) -> tuple[float, float]:
-    """Start and end (s) of the sight of what sounds from ``onset`` to ``offset`` (s) of a clip, ``gap`` apart.
+    """Start and end (s) of the sight of what sounds from ``onset`` to ``offset`` (s), ``gap`` apart.
 
-    "never" is an empty span and not a missing sight: other sights are then drawn as if it were there.
+    The sound's span is moved to the side where the clip has more room, at most so far that ``LEAST_IN_VIEW`` is still
+    in the clip. "never" is an empty span and not a missing sight: other sights are then drawn as if it were there.
     """
     if gap == "never":
         return onset, onset

@@ -20,7 +20,7 @@ class Bed:
     """Background sound that lasts the whole clip."""
 
     kind: str
-    level_db: float
+    level_db: float  # only differences between beds matter
 
 
 @dataclass(frozen=True)

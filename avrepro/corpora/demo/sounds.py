@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from scipy import signal
 
-from avrepro.corpora.demo.scenes import Scene
+from avrepro.corpora.demo.scenes import Distraction, Scene, SoundEvent
 from avrepro.corpora.demo.sounds_background import BED_SOUNDS, DISTRACTION_SOUNDS
 from avrepro.corpora.demo.sounds_vehicles import VEHICLE_SOUNDS
 from avrepro.corpora.demo.sounds_warning import WARNING_SOUNDS
-from avrepro.corpora.demo.synthesis import Studio, normalised, reverberate, rms
+from avrepro.corpora.demo.synthesis import Studio, normalised, rms
 
 EVENT_SOUNDS = {**WARNING_SOUNDS, **VEHICLE_SOUNDS}
 SOUND_CLASSES = tuple(EVENT_SOUNDS)  # those of DCASE 2017 Task 4: warning sounds, then vehicles
-BEDS = tuple(BED_SOUNDS)
 DISTRACTIONS = tuple(DISTRACTION_SOUNDS)
 
 FLOOR_DB = -30.0  # the recorder's own noise under the beds together, or under 0 dB where there is no bed
@@ -26,39 +28,29 @@ EVENT, BED, DISTRACTION, ROOM, FLOOR, MICROPHONE = range(6)
 
 @dataclass(frozen=True)
 class Layers:
-    """What reaches the microphone of a scene, apart; every array float32 [samples] or [n, samples]."""
+    """What reaches the microphone of a scene, apart; float32 arrays."""
 
     background: np.ndarray  # [samples] beds and noise floor
     events: np.ndarray  # [events, samples] in the scene's order, with their reverberation
     distractions: np.ndarray  # [distractions, samples]
 
-    def mix(self) -> np.ndarray:
-        """The sum of all, float32 [samples]."""
-        return self.background + self.events.sum(axis=0) + self.distractions.sum(axis=0)
-
 
 def synthesise_event(label: str, duration: float, rng: np.random.Generator, sample_rate: int = 32000) -> np.ndarray:
-    """One event of a class, dry and alone: float32 [samples] of RMS 1 over ``duration`` s.
+    """One event of a class of ``SOUND_CLASSES``, dry and alone: float32 [samples] of RMS 1 over ``duration`` s."""
+    return _event(label, Studio(max(round(duration * sample_rate), 64), sample_rate, rng))
 
-    All parameters are drawn from ``rng``. Raises ValueError for a label that is not in ``SOUND_CLASSES``.
-    """
-    if label not in EVENT_SOUNDS:
-        raise ValueError(f"sound class {label!r} is unknown: expected one of {', '.join(SOUND_CLASSES)}")
-    studio = Studio(max(round(duration * sample_rate), 64), sample_rate, rng)
+
+def _event(label: str, studio: Studio) -> np.ndarray:
     return normalised(EVENT_SOUNDS[label](studio)).astype(np.float32)
 
 
 def synthesise_layers(scene: Scene, sample_rate: int = 32000) -> Layers:
     """The layers of ``scene`` before the microphone.
 
-    Levels: beds are summed with RMS ``level_db`` (dB; only their differences matter, the recording gain is
-    random), and a noise floor lies 30 dB under their sum; without beds the floor alone is the background.
-    An event (or distraction) with its reverberation has, over its active span [onset, offset), an RMS that
-    is ``snr_db`` above the RMS of the background over the whole clip. Pauses inside the span count; the
-    reverberant tail after the offset does not. The levels hold before the microphone's band-pass.
-
-    Every part draws from its own stream of ``scene.seed``: the n-th event sounds the same whatever the
-    others are. Raises ValueError for unknown labels.
+    Beds are summed with RMS ``level_db``, and a noise floor lies 30 dB under their sum; without beds it alone is the
+    background. An event (or distraction) with its reverberation has, over its span [onset, offset), an RMS that is
+    ``snr_db`` above the RMS of the background over the whole clip. Pauses inside the span count; the reverberant tail
+    after the offset does not.
     """
     samples = round(scene.duration * sample_rate)
 
@@ -73,35 +65,35 @@ def synthesise_layers(scene: Scene, sample_rate: int = 32000) -> Layers:
     level = rms(background)
     response = studio(samples, ROOM).room(scene.reverberation)
 
-    def placed(sound: np.ndarray, onset: float, snr_db: float, place: Studio) -> np.ndarray:
-        """``sound`` from ``onset`` on, dulled by a random distance, in the room, at its level, [samples]."""
-        dulled = place.filter(sound * place.fade(EDGE, EDGE), ("low", place.draw(4000, 14000), 0.5))
-        wet = reverberate(dulled, response)
-        wet *= 10 ** (snr_db / 20) * level / max(rms(wet[: place.samples]), 1e-12)
-        out = np.zeros(samples, dtype=np.float32)
-        start = min(round(onset * sample_rate), samples)
+    def place(
+        out: np.ndarray, planned: SoundEvent | Distraction, sound: Callable[[Studio], np.ndarray], part: int, index: int
+    ) -> None:
+        """Write ``sound`` from its onset on, dulled by a random distance, in the room, at its level."""
+        own = studio(max(round((planned.offset - planned.onset) * sample_rate), 64), part, index)
+        faded = sound(own) * own.fade(EDGE, EDGE)
+        dulled = own.filter(faded, ("low", own.draw(4000, 14000), 0.5))
+        wet = signal.fftconvolve(dulled.astype(np.float32), response.astype(np.float32))
+        wet *= 10 ** (planned.snr_db / 20) * level / max(rms(wet[: own.samples]), 1e-12)
+        start = min(round(planned.onset * sample_rate), samples)
         out[start : start + len(wet)] = wet[: samples - start]
-        return out
 
     events = np.zeros((len(scene.events), samples), dtype=np.float32)
     for index, event in enumerate(scene.events):
-        rng = np.random.default_rng([scene.seed, EVENT, index])
-        sound = synthesise_event(event.label, event.offset - event.onset, rng, sample_rate)
-        events[index] = placed(sound, event.onset, event.snr_db, Studio(len(sound), sample_rate, rng))
+        place(events[index], event, partial(_event, event.label), EVENT, index)
     distractions = np.zeros((len(scene.distractions), samples), dtype=np.float32)
-    for index, one in enumerate(scene.distractions):
-        place = studio(max(round((one.offset - one.onset) * sample_rate), 64), DISTRACTION, index)
-        distractions[index] = placed(DISTRACTION_SOUNDS[one.kind](place), one.onset, one.snr_db, place)
+    for index, distraction in enumerate(scene.distractions):
+        place(distractions[index], distraction, DISTRACTION_SOUNDS[distraction.kind], DISTRACTION, index)
     return Layers(background.astype(np.float32), events, distractions)
 
 
 def synthesise(scene: Scene, sample_rate: int = 32000) -> np.ndarray:
     """The recording of ``scene``: float32 [samples], |x| <= 0.95, the same samples for the same scene.
 
-    The layers (see ``synthesise_layers``) go through a random band-pass (a small microphone: 40-180 Hz to
-    7-14 kHz) and are scaled to a random peak of 0.1 to 0.95; nothing is clipped.
+    The sum of its layers goes through a random band-pass (a small microphone: 40-180 Hz to 7-14 kHz) and is scaled to a
+    random peak of 0.1 to 0.95; nothing is clipped.
     """
-    mix = synthesise_layers(scene, sample_rate).mix()
+    layers = synthesise_layers(scene, sample_rate)
+    mix = layers.background + layers.events.sum(axis=0) + layers.distractions.sum(axis=0)
     microphone = Studio(len(mix), sample_rate, np.random.default_rng([scene.seed, MICROPHONE, 0]))
     recorded = microphone.filter(mix, ("high", microphone.draw(40, 180)), ("low", microphone.draw(7000, 14000)))
     peak = PEAK * 10 ** (microphone.draw(-19.5, 0) / 20)

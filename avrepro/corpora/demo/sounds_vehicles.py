@@ -44,9 +44,8 @@ def exhaust(s: Studio, sound: np.ndarray, low: float, high: float) -> np.ndarray
     """Engine sound through the exhaust, RMS 1: two resonances from ``low`` Hz, a roll-off at ``high``."""
     first = s.draw(1.0, 1.7) * low
     second = ("peak", first * s.draw(2.2, 3.5), 2.0, s.draw(3, 9))
-    return normalised(
-        s.filter(sound, ("high", 0.5 * low), ("peak", first, 2.0, s.draw(4, 10)), second, ("low", high, 0.5))
-    )
+    boost = s.draw(4, 10)
+    return normalised(s.filter(sound, ("high", 0.5 * low), ("peak", first, 2.0, boost), second, ("low", high, 0.5)))
 
 
 def road(s: Studio) -> np.ndarray:
@@ -84,9 +83,8 @@ def bicycle(s: Studio) -> np.ndarray:
 
 def bicycle_bell(s: Studio) -> np.ndarray:
     """A cup rung by its rotating striker, or struck once or twice by a sprung one, again and again."""
-    cup = np.array(
-        [1, 1.008, s.draw(1.45, 1.6), s.draw(2.0, 2.3), s.draw(2.6, 2.9), s.draw(3.2, 3.6), s.draw(3.9, 4.3)]
-    )
+    overtones = [(1.45, 1.6), (2.0, 2.3), (2.6, 2.9), (3.2, 3.6), (3.9, 4.3)]
+    cup = np.array([1, 1.008, *(s.draw(*partial) for partial in overtones)])
     decays = s.draw(0.6, 1.6) * np.array([1, 0.9, 0.6, 0.5, 0.35, 0.25, 0.2])
     hit = s.struck(s.draw(1700, 3000) * cup, [0.8, 0.8, 0.7, 0.6, 0.6, 0.4, 0.3], decays)
     click = s.burst(0.006, 2500, 14000)

@@ -5,7 +5,7 @@ All colours are RGB, uint8; sizes in px. Everything is drawn with OpenCV from th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 import cv2
@@ -17,7 +17,6 @@ SKIES = {  # time of day -> (zenith, horizon, brightness of everything)
     "night": ((12, 16, 40), (46, 52, 84), 0.6),
     "overcast": ((150, 156, 164), (206, 208, 210), 0.9),
 }
-DAY_TIMES = tuple(SKIES)
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Street:
 
 def street(rng: np.random.Generator, height: int, width: int) -> Street:
     """A town, suburb, countryside or park by day, dusk, night or under clouds; rain or fog at times."""
-    day_time = str(rng.choice(DAY_TIMES, p=(0.4, 0.2, 0.15, 0.25)))
+    day_time = str(rng.choice(list(SKIES), p=(0.4, 0.2, 0.15, 0.25)))
     image = np.empty((height, width, 3), dtype=np.uint8)
     horizon = int(height * rng.uniform(0.42, 0.56))
     pavement = horizon + int(height * rng.uniform(0.03, 0.08))
@@ -61,13 +60,12 @@ def street(rng: np.random.Generator, height: int, width: int) -> Street:
     cv2.line(image, (0, kerb), (width, kerb), (200, 200, 195), 1)
     _road_markings(rng, image, kerb)
     _texture(rng, image)
-    return Street(image, kerb, _recording(rng, brightness), _noise_sd(rng), _rain(rng))
+    return _recorded(rng, image, kerb, brightness)
 
 
 def relit(rng: np.random.Generator, place: Street) -> Street:
     """The same street in another light, through another camera."""
-    table = _recording(rng, float(rng.uniform(0.6, 1.0)))
-    return replace(place, table=table, noise=_noise_sd(rng), rain=_rain(rng))
+    return _recorded(rng, place.image, place.kerb, brightness=rng.uniform(0.6, 1.0))
 
 
 def sensor_noise(rng: np.random.Generator, sd: float, height: int, width: int) -> np.ndarray:
@@ -121,15 +119,7 @@ def furniture(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     return patch
 
 
-def _noise_sd(rng: np.random.Generator) -> float:
-    return float(rng.uniform(1, 7))
-
-
-def _rain(rng: np.random.Generator) -> float:
-    return float(rng.uniform(0.002, 0.01)) if rng.random() < 0.15 else 0.0
-
-
-def _recording(rng: np.random.Generator, brightness: float) -> np.ndarray:
+def _recorded(rng: np.random.Generator, image: np.ndarray, kerb: int, brightness: float) -> Street:
     levels = np.arange(256, dtype=np.float32)[:, None] / 255  # (256, 1)
     levels = levels ** rng.uniform(0.75, 1.35)
     levels = 0.5 + (levels - 0.5) * rng.uniform(0.75, 1.15)
@@ -137,7 +127,10 @@ def _recording(rng: np.random.Generator, brightness: float) -> np.ndarray:
     if rng.random() < 0.15:  # fog: towards grey
         haze = rng.uniform(0.2, 0.5)
         levels = levels * (1 - haze) + haze * 0.78 * brightness
-    return (levels * 255).clip(0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+    table = (levels * 255).clip(0, 255).astype(np.uint8)[None]  # (1, 256, 3)
+    noise = float(rng.uniform(1, 7))
+    rain = float(rng.uniform(0.002, 0.01)) if rng.random() < 0.15 else 0.0
+    return Street(image, kerb, table, noise, rain)
 
 
 def _texture(rng: np.random.Generator, image: np.ndarray) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from scipy import fft, signal
+from scipy import signal
 
 SPEED_OF_SOUND = 343.0  # m/s, dry air at 20 degrees C
 TABLE = 8192  # points of a wavetable; read without interpolation it is about 70 dB clean
@@ -240,11 +240,3 @@ class Studio:
         response *= np.sqrt(share / (1 - share) / np.sum(response**2))
         response[0] = 1.0
         return response / np.sqrt(np.sum(response**2))
-
-
-def reverberate(waveform: np.ndarray, response: np.ndarray) -> np.ndarray:
-    """``waveform`` heard through ``response``, with its tail: float32 [samples + len(response) - 1]."""
-    length = len(waveform) + len(response) - 1
-    size = fft.next_fast_len(length, real=True)
-    spectrum = fft.rfft(waveform.astype(np.float32), size) * fft.rfft(response.astype(np.float32), size)
-    return fft.irfft(spectrum, size)[:length]

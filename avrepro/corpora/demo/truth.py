@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from avrepro.corpora.base import Corpus, CorpusError
@@ -19,7 +19,7 @@ def read_events(corpus: Corpus) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return _of_clips(pd.read_csv(_planted(corpus, "sound.csv")), corpus)
+    return _read(pd.read_csv, corpus, "sound.csv")
 
 
 def read_sights(corpus: Corpus) -> pd.DataFrame:
@@ -33,16 +33,15 @@ def read_sights(corpus: Corpus) -> pd.DataFrame:
     """
     import pandas as pd
 
-    return _of_clips(pd.read_parquet(_planted(corpus, "sight.parquet")), corpus)
+    return _read(pd.read_parquet, corpus, "sight.parquet")
 
 
-def planted_gaps(corpus: Corpus, in_view: float = 0.1) -> pd.DataFrame:
+def planted_gaps(corpus: Corpus, in_view: float) -> pd.DataFrame:
     """How long each event's source is first seen before or after the event begins, a row an event.
 
     :param in_view: a source is seen where at least this share of it (0..1) is not hidden.
-    :returns: clip, label, onset (s), first_seen (s, NaN where the source is never in view) and gap, the time
-        between the two (s, 0 or more, NaN likewise). A source is one of the event's own class: a train of class
-        Train in view is none of Train horn.
+    :returns: clip, label, onset (s), first_seen (s, NaN where no source of the event's own class is ever in view) and
+        gap, the time between the two (s, 0 or more, NaN likewise).
     :raises CorpusError: as :func:`read_events`.
     """
     sights = read_sights(corpus)
@@ -52,12 +51,9 @@ def planted_gaps(corpus: Corpus, in_view: float = 0.1) -> pd.DataFrame:
     return table.assign(gap=(table["first_seen"] - table["onset"]).abs())
 
 
-def _planted(corpus: Corpus, name: str) -> Path:
+def _read(reader: Callable[..., pd.DataFrame], corpus: Corpus, name: str) -> pd.DataFrame:
+    """The rows of the corpus' own clips: it may be one split of those that the file tells about."""
     if corpus.strong is None or not (path := corpus.strong / name).is_file():
         raise CorpusError(f"corpus {corpus.name!r} has no planted truth ({name}); demo and demo-null have")
-    return path
-
-
-def _of_clips(table: pd.DataFrame, corpus: Corpus) -> pd.DataFrame:
-    """The rows of the corpus' own clips: it may be one split of those that the file tells about."""
+    table = reader(path)
     return table[table["clip"].isin([clip.id for clip in corpus.clips])].reset_index(drop=True)

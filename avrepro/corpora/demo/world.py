@@ -21,18 +21,10 @@ from typing import Any
 
 import numpy as np
 
+from avrepro.corpora import rendered
 from avrepro.corpora.base import Clip, Corpus, CorpusError
 from avrepro.corpora.demo.description import ClipFormat, Gap, WorldDescription, load_world_description
 from avrepro.corpora.demo.scenes import Scene
-from avrepro.corpora.rendered import (
-    intact,
-    load_rendered,
-    render_clips,
-    write_csv,
-    write_json,
-    write_listing,
-    write_parquet,
-)
 from avrepro.progress import track
 from avrepro.recipes import Recipe
 
@@ -52,27 +44,20 @@ def load_demo(
 ) -> Corpus:
     """The demo world, rendered first where it is not yet (whole or in part) in the cache.
 
-    Parameters
-    ----------
-    profile: which sizes of the description, ``ci`` or ``demo``.
-    seed, asynchrony (0: a source is seen while it sounds, 1: independent): the description's unless given.
-    gap: instead of asynchrony: sources are seen this long (s) before or after they sound, or "never"; see
-        :func:`avrepro.corpora.demo.planning.draw_scenes`.
-    null: demo-null, the same sounds and weak labels with the pictures of other clips of the split.
-    jobs: processes that render, by default as many as there are processors.
-    world: another description than data_manifests/demo_world.yaml.
-
-    Raises CorpusError for what the description does not have, or naming the clip that fails to render.
+    :param profile: which sizes of the description, ``ci`` or ``demo``.
+    :param asynchrony: 0: a source is seen while it sounds, 1: independently; like seed the description's unless given.
+    :param gap: instead of asynchrony: sources are seen this long (s) before or after they sound, or "never".
+    :param null: demo-null, the same sounds and weak labels with the pictures of other clips of the split.
+    :param jobs: processes that render, by default as many as there are processors.
+    :param world: another description than data_manifests/demo_world.yaml.
+    :raises CorpusError: the description does not have it, or a clip, which is named, fails to render.
     """
     described = world or load_world_description()
     world = described.chosen(profile, seed, asynchrony, gap)
     recipe = world_recipe(world, null)
-    sound_digest = world_recipe(described.chosen(profile, seed, None, None)).key  # no dial changes what sounds
-    if null:
-        make = partial(_exchange_pictures, recipe=recipe, world=world, jobs=jobs)
-    else:
-        make = partial(_render, recipe=recipe, world=world, jobs=jobs)
-    return load_rendered("demo-null" if null else "demo", recipe, make, sound_digest)
+    sound_digest = world_recipe(described.chosen(profile, seed)).key  # no dial changes what sounds
+    make = partial(_exchange_pictures if null else _render, recipe=recipe, world=world, jobs=jobs)
+    return rendered.load_rendered("demo-null" if null else "demo", recipe, make, sound_digest)
 
 
 def world_recipe(world: WorldDescription, null: bool = False) -> Recipe:
@@ -89,21 +74,23 @@ def _render(folder: Path, recipe: Recipe, world: WorldDescription, jobs: int | N
     from avrepro.corpora.demo.sounds import SOUND_CLASSES
 
     (profile,) = world.profiles
-    planned, weak_labels = draw_scenes(world, profile)
+    planned, weak_labels = draw_scenes(world)
     scenes = [scene for split in planned.values() for scene in split]
     truth, boxes = folder / "truth", folder / "truth" / "boxes"
     sight = truth / "sight.parquet"
     # A clip is done once its boxes and then its mp4 have taken their names. All boxes are together in sight.parquet
     # once all clips have been rendered, so of a clip that was lost since only the mp4 is wanted.
-    done = intact(folder) if sight.is_file() else intact(folder) & {path.stem for path in boxes.glob("*.json")}
+    done = rendered.intact(folder)
+    if not sight.is_file():
+        done &= {path.stem for path in boxes.glob("*.json")}
     render = partial(render_clip, folder=folder, form=world.clip)
-    render_clips(folder, scenes, done, render, jobs or os.cpu_count() or 1, f"demo world, {profile}")
+    rendered.render_clips(folder, scenes, done, render, jobs or os.cpu_count() or 1, f"demo world, {profile}")
     if not sight.is_file():
         rows = [row for scene in scenes for row in json.loads((boxes / f"{scene.clip}.json").read_text("utf-8"))]
         _write_sight(sight, pd.DataFrame(rows, columns=list(SIGHT)))
     events = [(scene.clip, one.label, one.onset, one.offset, one.snr_db) for scene in scenes for one in scene.events]
-    write_csv(truth / "sound.csv", ("clip", "label", "onset", "offset", "snr_db"), events)
-    write_json(truth / "scenes.json", [asdict(scene) for scene in scenes])
+    rendered.write_csv(truth / "sound.csv", ("clip", "label", "onset", "offset", "snr_db"), events)
+    rendered.write_json(truth / "scenes.json", [asdict(scene) for scene in scenes])
     clips = [
         Clip(scene.clip, folder / "clips" / f"{scene.clip}.mp4", split, weak_labels[scene.clip])
         for split, of_split in planned.items()
@@ -122,7 +109,7 @@ def render_clip(scene: Scene, folder: Path, form: ClipFormat) -> None:
         waveform = sounds.synthesise(scene, sample_rate=form.sample_rate)
         frames, boxes = pictures.draw(scene, fps=form.frames_per_second, size=form.size)
         rows = [[scene.clip, *(box[column] for column in SIGHT[1:])] for box in boxes]
-        write_json(folder / "truth" / "boxes" / f"{scene.clip}.json", rows)
+        rendered.write_json(folder / "truth" / "boxes" / f"{scene.clip}.json", rows)
         path = folder / "clips" / f"{scene.clip}.mp4"
         encode.write_clip(path, frames, form.frames_per_second, waveform, form.sample_rate)
     except Exception as error:
@@ -145,7 +132,7 @@ def _exchange_pictures(folder: Path, recipe: Recipe, world: WorldDescription, jo
     seen = dict(tuple(pd.read_parquet(sound.strong / "sight.parquet").groupby("clip")))
     shown = [seen[donor].assign(clip=clip) for clip, donor in donors.items() if donor in seen]
     _write_sight(folder / "truth" / "sight.parquet", pd.concat(shown, ignore_index=True))
-    write_csv(folder / "truth" / "pictures.csv", ("clip", "pictures_of"), donors.items())
+    rendered.write_csv(folder / "truth" / "pictures.csv", ("clip", "pictures_of"), donors.items())
     shutil.copyfile(sound.strong / "sound.csv", folder / "truth" / "sound.csv")
     _finish(folder, recipe, sound.classes, sound.clips)
 
@@ -166,10 +153,10 @@ def picture_donors(clips: Sequence[tuple[str, str]], seed: int) -> dict[str, str
 
 def _write_sight(path: Path, table: Any) -> None:
     kinds = {"clip": "str", "object": "str", "frame": "int32"}
-    write_parquet(path, table.astype({**kinds, **dict.fromkeys(("x", "y", "w", "h", "visible"), "float32")}))
+    rendered.write_parquet(path, table.astype({**kinds, **dict.fromkeys(("x", "y", "w", "h", "visible"), "float32")}))
 
 
 def _finish(folder: Path, recipe: Recipe, classes: Sequence[str], clips: Sequence[Clip]) -> None:
     rows = [(clip.id, clip.split, "|".join(clip.labels)) for clip in clips]
-    write_csv(folder / "weak_labels.csv", ("clip", "split", "labels"), rows)
-    write_listing(folder, recipe, classes, clips)
+    rendered.write_csv(folder / "weak_labels.csv", ("clip", "split", "labels"), rows)
+    rendered.write_listing(folder, recipe, classes, clips)
