@@ -224,7 +224,7 @@ def scores(fitted: Fitted, data: Data) -> np.ndarray:
     key = digest([recipe, data.corpus.digest, data.impaired, [clip.id for clip in data.corpus.clips]])
     path = home() / "scores" / f"{fitted.checkpoint.key}-{key[:16]}.npy"
     if path.is_file() and not data.fresh:
-        return np.load(path, allow_pickle=False)
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     rows = _scored_rows(fitted.system, data)
     given = _Given(fitted.parts, data, rows)
     part = data if len(rows) == len(data.corpus.clips) else data.select(rows)
@@ -233,10 +233,11 @@ def scores(fitted: Fitted, data: Data) -> np.ndarray:
     if not np.isfinite(found[rows]).all():
         row = rows[np.argwhere(~np.isfinite(found[rows]))[0, 0]]
         raise ValueError(f"{fitted.system.name}: the scores of clip {data.corpus.clips[row].id} are not finite")
-    if not data.fresh:
-        with atomic(path) as temporary:
-            np.save(temporary, found, allow_pickle=False)
-    return found
+    if data.fresh:
+        return found
+    with atomic(path) as temporary:
+        np.save(temporary, found, allow_pickle=False)
+    return np.load(path, mmap_mode="r", allow_pickle=False)  # of millions of clips, several systems' do not fit
 
 
 class _Given(Mapping[str, np.ndarray]):
@@ -246,7 +247,8 @@ class _Given(Mapping[str, np.ndarray]):
         self.parts, self.data, self.rows = parts, data, rows
 
     def __getitem__(self, used: str) -> np.ndarray:
-        return scores(self.parts[used], self.data)[self.rows]
+        found = scores(self.parts[used], self.data)
+        return found if len(self.rows) == len(found) else found[self.rows]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.parts)

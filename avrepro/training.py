@@ -27,6 +27,20 @@ class Rows(Protocol):
 
 
 @dataclass(frozen=True)
+class Selected:
+    """Some rows of an array or memory map, which are read when they are asked for."""
+
+    array: np.ndarray
+    rows: np.ndarray  # int [rows]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return np.asarray(self.array[self.rows[rows]])
+
+
+@dataclass(frozen=True)
 class Optimisation:
     """How a model is trained."""
 

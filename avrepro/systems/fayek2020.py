@@ -31,7 +31,7 @@ from avrepro.models.fayek2020 import (
 )
 from avrepro.systems.base import Checkpoint, Condition, Data, Examples, System, partial_paths
 from avrepro.systems.selection import judged
-from avrepro.training import Optimisation, choose_device, predict
+from avrepro.training import Optimisation, Rows, Selected, choose_device, predict
 
 FIRST, AUDIO, VISUAL = "fayek2020/audio_first_generation", "fayek2020/audio", "fayek2020/visual"
 PICTURES = 10_000  # training clips that means and deviations of their pictures' features are taken from
@@ -245,14 +245,13 @@ class LearntFusion(System):
     def fit(self, data: Data, given: Mapping[str, np.ndarray], seed: int, state_path: Path) -> Checkpoint:
         settings = self.settings(data.condition)
         train, held = (
-            Examples(rows, (given[AUDIO][rows], given[VISUAL][rows]), data.targets[rows])
+            Examples(rows, (Selected(given[AUDIO], rows), Selected(given[VISUAL], rows)), data.targets[rows])
             for rows in (data.rows("train"), data.rows("validation"))
         )
 
         def build() -> nn.Module:
             model = self.build(len(data.classes), settings.units)
-            of_outputs = [moments(given[used][train.rows]) for used in (AUDIO, VISUAL)]
-            model.prepare(torch.stack(of_outputs), moments(train.labels)[0])
+            model.prepare(torch.stack([moments(one) for one in train.inputs]), moments(train.labels)[0])
             return model
 
         def run(optimisation: Optimisation, path: Path) -> Checkpoint:
@@ -272,10 +271,16 @@ class LearntFusion(System):
         return predict(self.network(checkpoint, data), (given[AUDIO], given[VISUAL]), data.device, CHUNK)
 
 
-def moments(values: np.ndarray) -> Tensor:
-    """Mean and deviation of each column, float32 [2, columns]."""
-    values = values.astype(np.float64)
-    return torch.from_numpy(np.stack([values.mean(axis=0), values.std(axis=0)])).float()
+def moments(rows: Rows) -> Tensor:
+    """Mean and deviation of each column, float32 [2, columns]; a chunk at a time, for there may be millions of rows."""
+    total, squares = 0.0, 0.0
+    chunks = np.array_split(np.arange(len(rows)), range(CHUNK, len(rows), CHUNK))
+    for chunk in chunks:
+        total = total + np.asarray(rows[chunk], np.float64).sum(axis=0)
+    mean = total / len(rows)
+    for chunk in chunks:
+        squares = squares + ((np.asarray(rows[chunk], np.float64) - mean) ** 2).sum(axis=0)
+    return torch.from_numpy(np.stack([mean, np.sqrt(squares / len(rows))])).float()
 
 
 class AttentionFusion(LearntFusion):
