@@ -27,6 +27,13 @@ def mirror() -> Path:
     return path
 
 
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache of the test's own."""
+    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """One thread of torch: models as small as those of tests only lose by more, and much where the cores are busy."""

@@ -1,19 +1,15 @@
-"""Attention bottlenecks: the layers of each clip by itself, missing modalities, and impaired clips."""
+"""Attention bottlenecks: the layers of each clip by itself, missing modalities, and frames."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
-from toy_clips import OPTIONS, Toy
 
-from avrepro.evaluation import average_precision
 from avrepro.models.bottleneck import BottleneckConfig, BottleneckNetwork
-from avrepro.systems import Checkpoint, CheckpointError
 from avrepro.systems.beyond import frames_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -85,9 +81,6 @@ def test_layers_are_those_of_a_clip_by_itself(fusion_layer: int) -> None:
         torch.testing.assert_close(found[clip], expected, rtol=1e-4, atol=1e-5)
 
 
-# --- the system -------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("delay", [0, 1, 3, 5])
 def test_a_frame_is_the_maximum_over_its_regions(delay: int) -> None:
     rng = np.random.default_rng(0)
@@ -100,21 +93,3 @@ def test_a_frame_is_the_maximum_over_its_regions(delay: int) -> None:
         of_frame = [next(rest) for _ in range(count)]
         np.testing.assert_array_equal(found[(frame + delay) % 4], np.max(of_frame, axis=0))
     assert frames_of(np.zeros((0, 6)), np.zeros((0, 3, 5)), delay).shape == (0, 6)
-
-
-def test_impaired_clips_are_scored_as_clips_that_never_had_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    name = "beyond/bottleneck"
-    toy = Toy(OPTIONS[name])
-    checkpoint, test = toy.fit(name), toy.rows("test")
-    scores = {how: Toy(OPTIONS[name], how).scores(name, checkpoint) for how in ("", "silent", "black", "delay 1 s")}
-    for how, names in (("silent", ["segments"]), ("black", ["proposals", "regions"])):
-        lacking = Toy(OPTIONS[name])
-        lacking.made |= {part: [array[:0] for array in lacking.made[part]] for part in names}
-        np.testing.assert_allclose(lacking.scores(name, checkpoint), scores[how], atol=1e-6)
-        assert average_precision(toy.targets[test], scores[how][test]).mean() > 0.7  # by the other modality
-    assert all(np.abs(scores[how] - scores[""]).max() > 1e-5 for how in ("silent", "black", "delay 1 s"))
-    other = Checkpoint(checkpoint.state, checkpoint.numbers | {"features": {}})
-    with pytest.raises(CheckpointError, match=r"trained on other features \(proposals, regions, segments\)"):
-        toy.scores(name, other)

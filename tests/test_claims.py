@@ -19,11 +19,11 @@ from avrepro.claims import (
     check_null,
     control_level,
     load_claims,
-    published_text,
     verdict,
 )
 from avrepro.evaluation import Interval
 from avrepro.manifests import manifest_path
+from avrepro.systems import SYSTEMS
 
 REGISTRY = manifest_path("claims.yaml")
 ENTRIES: dict[str, Any] = yaml.safe_load(REGISTRY.read_text(encoding="utf-8"))
@@ -101,8 +101,6 @@ def test_published_numbers_are_those_of_the_papers(name: str) -> None:
         assert printed == gain and abs(printed - tables) < 0.011  # over gblend 4.35 in the text, 4.36 by Table 3
     else:
         assert printed == round(tables, 2 if claim.paper == "fayek2020" else 1)  # decimals as the papers print them
-    metric = {"micro_f1": "micro F1", "class_f1": "mean class F1", "map": "mAP", "mauc": "mAUC"}[claim.metric]
-    assert claim.published.unit == f"points of {metric}"
     assert claim.published.data.startswith(PUBLISHED[claim.paper]["corpus"])
 
 
@@ -128,7 +126,6 @@ def test_counts_are_those_of_the_papers() -> None:
     for name, share in (("audio_dominant_classes", "audio_better"), ("classes_improved", "improved")):
         claim = counts.pop(f"fayek2020_{name}")
         assert claim.published.value == over[share] and claim.expected == over[share] / 100
-    assert fayek["changes"]["improved"] / 527 > 0.83 and 1 - fayek["changes"]["visual_better"] / 527 > 0.75
     assert not counts
 
 
@@ -137,37 +134,12 @@ def test_classes_are_those_of_the_papers() -> None:
     assert CLAIMS["li2017_video_better_on_seven"].classes == tuple(seven)
     lists = [KINDS["vehicle"], KINDS["warning"], set(seven), {"Bus"}, {"Car passing by"}]
     for claim in CLAIMS.values():
-        assert not claim.classes or set(claim.classes) in lists
-        assert not claim.other_classes or set(claim.other_classes) == (
-            set(CLASSES) - set(claim.classes)  # all the others, which of vehicles are the warning sounds
-        )
+        classes, others = set(claim.classes), set(claim.other_classes)
+        assert not classes or classes in lists
+        assert not others or others == set(CLASSES) - classes  # all the others, which of vehicles are the warnings
 
 
-def test_places_are_those_of_the_published_numbers() -> None:
-    li, parekh = PUBLISHED["li2017"]["claims"], PUBLISHED["parekh2018"]["claims"]
-    for name, where in (
-        ("li2017_video_better_on_seven", li["video_better"]["where"]),
-        ("li2017_classes_improved", li["classes_improved"]["where"]),
-        ("parekh2018_two_stream_above_one_stream", parekh["one_stream"]["where"]),
-        ("parekh2018_cvssp_better_on_warnings", parekh["cvssp_warnings"]["where"]),
-        ("parekh2018_out_of_step", parekh["asynchronous"]["where"]),
-        ("fayek2020_visual_above_r2plus1d", {"section": "4.2", "page": 6}),
-    ):
-        assert CLAIMS[name].where.model_dump() == where
-    assert CLAIMS["parekh2018_out_of_step"].published.words == parekh["asynchronous"]["text"]
-
-
-def test_published_text() -> None:
-    words = "even better performance may be expected if they were tuned more carefully"
-    for name, text in {
-        "li2017_fusion_above_audio": "5.3 points of micro F1 (DCASE 2017 Task 4, evaluation)",
-        "li2017_classes_improved": "14 of 17 classes (DCASE 2017 Task 4, test)",
-        "li2017_tuned_weights": f"“{words}”",
-    }.items():
-        assert published_text(CLAIMS[name]) == text
-
-
-ENTRY, COUNT, CONTRAST = "li2017_fusion_above_audio", "li2017_classes_improved", "parekh2018_complementary_sound"
+ENTRY, COUNT = "li2017_fusion_above_audio", "li2017_classes_improved"
 
 
 @pytest.mark.parametrize(
@@ -175,16 +147,11 @@ ENTRY, COUNT, CONTRAST = "li2017_fusion_above_audio", "li2017_classes_improved",
     [
         (ENTRY, {"sistem": "li2017/fused"}, "sistem'; did you mean 'system'"),
         (ENTRY, {"system": "li2017/fuse"}, "unknown 'li2017/fuse'; did you mean 'li2017/fused'"),
-        (ENTRY, {"classes": ["bus"], "metric": "class_f1"}, "unknown 'bus'; did you mean 'Bus'"),
         (ENTRY, {"against": "fayek2020/audio"}, "against: expected another system of li2017, found 'fayek2020/audio'"),
-        (ENTRY, {"kind": "ratio"}, "kind = 'ratio': .*'difference', 'contrast' or 'count'"),
-        (ENTRY, {"metric": None}, "metric: Field required"),
-        (ENTRY, {"where": {"section": "3.5"}}, "where.page: Field required"),
         (ENTRY, {"published": {"value": 5.3, "unit": "points"}}, "published: expected value, unit and data together"),
         (ENTRY, {"classes": ["Bus"]}, "metric: classes or a count need one of class_f1, average_precision, found 'mic"),
         (ENTRY, {"expected": 0.5}, "expected: a count has"),
         (COUNT, {"classes": ["Bus"]}, "classes: a contrast has"),
-        (CONTRAST, {"other_classes": None}, "classes: a contrast has"),
         ("rule", {"margin": 0}, "margin = 0: .*greater than 0"),
     ],
 )
@@ -192,18 +159,15 @@ def test_mistakes_are_named_by_claim_and_key(tmp_path: Path, name: str, change: 
     entries = copy.deepcopy(ENTRIES)
     changed = entries["rule"] if name == "rule" else entries["claims"][name]
     changed.update(change)
-    for key in [key for key, value in changed.items() if value is None]:
-        del changed[key]
     path = tmp_path / "claims.yaml"
     path.write_text(yaml.safe_dump(entries), encoding="utf-8")
     with pytest.raises(ClaimError, match=rf"claims\.yaml(.|\n)*{name}.*{words}"):
         load_claims(path)
 
 
-@pytest.mark.parametrize("text", ["", "claims: {}", "rule: [", "- a"])
-def test_no_registry_at_all(tmp_path: Path, text: str) -> None:
+def test_what_is_no_yaml_is_named(tmp_path: Path) -> None:
     path = tmp_path / "claims.yaml"
-    path.write_text(text, encoding="utf-8")
+    path.write_text("rule: [", encoding="utf-8")
     with pytest.raises(ClaimError, match=r"claims\.yaml"):
         load_claims(path)
 
@@ -215,17 +179,12 @@ def test_no_registry_at_all(tmp_path: Path, text: str) -> None:
     ("low", "high", "expected"),
     [
         (0.01, 0.05, "holds"),
-        (1e-12, 0.001, "holds"),  # however small, where it is sure
         (0.0, 0.05, "undecided"),  # not above 0
         (0.0, 0.019, "does not hold"),
-        (-0.05, -0.01, "does not hold"),
         (-0.05, 0.0199, "does not hold"),
         (-0.05, 0.02, "undecided"),  # not below the margin
-        (-0.05, 0.3, "undecided"),
         (0.0, 0.0, "does not hold"),  # two systems with the same scores
-        (math.nan, math.nan, "undecided"),
-        (0.1, math.nan, "undecided"),
-        (math.nan, -0.1, "undecided"),
+        (math.nan, math.nan, "undecided"),  # of one split
     ],
 )
 def test_verdict(low: float, high: float, expected: str) -> None:
@@ -239,35 +198,17 @@ def test_verdict_without_a_number_and_with_another_margin() -> None:
 
 # The control, where every clip shows the pictures of another clip.
 
-# How systems use sound and pictures: claims that may not hold there are those of systems that use sound alike.
-SOUND = {
-    "li2017": {"audio": "CRNN", "fused": "CRNN", "fused_tuned": "CRNN", "audio_half": "CRNN", "audio_single": "CRNN"},
-    "parekh2018": {"cvssp_gated_crnn": "gated CRNN", "cvssp_fusion": "gated CRNNs"}
-    | dict.fromkeys(["two_stream", "audio_only", "one_stream", "synchronous", "two_stream_without_l2"], "segments"),
-    "fayek2020": {"visual": "", "r2plus1d_visual": "", "resnet_audio": "ResNet", "gblend": "ResNet"},
-}
-PICTURES = {
-    "li2017": {"video": "DS3", "fused": "DS3", "fused_tuned": "DS3", "video_even": "even", "video_kmeans": "k-means"},
-    "parekh2018": {"wsddn": "WSDDN"}
-    | dict.fromkeys(["two_stream", "video_only", "one_stream", "synchronous", "two_stream_without_l2"], "regions"),
-    "fayek2020": {"r2plus1d_visual": "motion", "gblend": "motion", "audio": "", "audio_first_generation": ""}
-    | {"resnet_audio": ""},
-}
 
-
-def use_of(table: dict[str, dict[str, str]], system: str) -> str:
-    paper, _, name = system.partition("/")
-    return table[paper].get(name, "CNN, mean of frames" if paper == "fayek2020" else "")
+def streams(system: str) -> set[str]:
+    """Which of sound and pictures reach a system, by itself or by what it fuses."""
+    return set(SYSTEMS[system].modalities).union(*map(streams, SYSTEMS[system].uses))
 
 
 def test_claims_that_only_pictures_can_make_true_are_marked() -> None:
     for name, claim in CLAIMS.items():
-        sound, pictures = ([use_of(one, side) for side in (claim.system, claim.against)] for one in (SOUND, PICTURES))
-        adds_pictures = bool(pictures[0]) and pictures[0] != pictures[1]
-        if claim.pictures == "help":  # over sound alone
-            assert adds_pictures and not pictures[1] and sound[1], name
-        else:
-            assert (claim.pictures == "differ") == (adds_pictures and sound[0] == sound[1]), name
+        ours, theirs = streams(claim.system), streams(claim.against)
+        assert not claim.pictures or ("video" in ours and ours - theirs <= {"video"}), f"{name}: sound could, too"
+        assert claim.pictures != "help" or theirs == {"audio"}, f"{name}: over sound alone"
     assert [sum(one.pictures == asked for one in CLAIMS.values()) for asked in ("help", "differ")] == [11, 6]
 
 
@@ -307,10 +248,7 @@ def test_a_control_in_which_pictures_help_stops(changed: dict[str, Any], message
     assert str(error.value).count("\n  - ") == 1
 
 
-def test_all_that_is_wrong_with_a_control_is_named_and_both_levels_are_needed() -> None:
-    with pytest.raises(NullWorldError) as error:
-        check_null(*control(**{HELP[0]: (0.04, 0.05), DIFFER[0]: (0.04, 0.05)}), CLAIMS, RULE)
-    assert str(error.value).count("\n  - ") == 3  # the one that helps holds at both levels
+def test_a_control_needs_both_levels() -> None:
     at_rule, corrected = control()
     del corrected[DIFFER[0]]
     assert control_level(CLAIMS, RULE) == pytest.approx(1 - 0.05 / 17)

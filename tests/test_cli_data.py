@@ -38,10 +38,8 @@ def three_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         files = []
         for k in range(2):
             body = f"{name}{k}".encode()
-            check = {"sha256": hashlib.sha256(body).hexdigest()}
-            if (name, k) == ("whole", 1):
-                check = {"unverifiable": "nobody says"}
-            files.append({"name": f"{k}.bin", "size": len(body), **check})
+            known = {"unverifiable": "nobody says"} if k else {"sha256": hashlib.sha256(body).hexdigest()}
+            files.append({"name": f"{k}.bin", "size": len(body), **known})
             if name == "whole" or (name == "part" and k == 0):
                 (mirror / name).mkdir(parents=True, exist_ok=True)
                 (mirror / name / f"{k}.bin").write_bytes(body)
@@ -53,32 +51,23 @@ def three_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return mirror
 
 
-def test_list_has_a_row_a_source(three_sources: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    def at_hand() -> dict[str, str]:
-        assert run("list") == 0
-        return {line.split()[0]: line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]}
-
-    assert at_hand() == {"none": "no", "part": "partly", "whole": "mirror"}
-    shutil.copytree(three_sources, home / "downloads")
-    shutil.rmtree(three_sources / "whole")
-    assert at_hand()["whole"] == "cache"
+def test_list_has_a_row_a_source(three_sources: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("list") == 0
+    at_hand = {line.split()[0]: line.split()[4] for line in capsys.readouterr().out.splitlines()[1:]}
+    assert at_hand == {"none": "no", "part": "partly", "whole": "mirror"}
 
 
 def test_verify(three_sources: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("verify", "whole") == 0
-    assert capsys.readouterr().out == "whole: 2 of 2 files are there and right (1 without a hash to check)\n"
     assert run("verify", "none") == 1
-    assert "none: not fetched" in capsys.readouterr().out
     assert run("verify") == 1  # of part one file is missing
     out = capsys.readouterr().out
     assert "part: 1 of 2 files are there and right\n  missing: 1.bin\n" in out and "none: not fetched\n" in out
+    assert "whole: 2 of 2 files are there and right (1 without a hash to check)\n" in out
     shutil.rmtree(three_sources / "part")
     assert run("verify") == 0  # what was never fetched is no failure
     (three_sources / "whole" / "0.bin").write_bytes(b"WHOLE0")
     assert run("verify") == 1
     assert f"  corrupt: {three_sources / 'whole' / '0.bin'}: expected SHA-256" in capsys.readouterr().out
-    assert run("verify", "nope") == 1
-    assert "avrepro: there is no source 'nope', only none, part, whole" in capsys.readouterr().err
 
 
 def test_fetch_says_where_on_what_terms_and_whom_to_cite(
@@ -86,12 +75,9 @@ def test_fetch_says_where_on_what_terms_and_whom_to_cite(
 ) -> None:
     assert run("fetch", "whole") == 0
     out = capsys.readouterr().out
-    for k in range(2):
-        assert str(three_sources / "whole" / f"{k}.bin") in out
-    assert "1.bin could not be checked: nobody says" in out
+    assert str(three_sources / "whole" / "0.bin") in out and "1.bin could not be checked: nobody says" in out
     assert "Licence: CC0" in out and "@misc{whole" in out
-    assert run("fetch", "part") == 1
-    assert "avrepro: part/1.bin has no public address. Ask the author." in capsys.readouterr().err
+    assert run("fetch", "part") == 1 and "avrepro: part/1.bin has no public" in capsys.readouterr().err
 
 
 def test_the_clips_of_a_list_from_a_folder(mirror: Path, home: Path, capsys: pytest.CaptureFixture[str]) -> None:

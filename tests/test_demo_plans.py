@@ -58,7 +58,6 @@ def test_every_class_and_bed_is_described_and_rendered() -> None:
     ("old", "new", "named"),
     [
         ("imbalance: 15.0", "imbalance: 15.0\n  loudness: 3", "events.loudness"),
-        ("seed: 2017", "seed: two", "seed"),
         ("missing_labels: 0.10", "missing_labels: 1.10", "events.missing_labels"),
         ("count: [0.10, 0.50, 0.30, 0.10]", "count: [0.10, 0.50, 0.30, 0.20]", "events.count"),
         ("occlusion: [0.0, 0.6]", "occlusion: [0.6, 0.0]", "sights.occlusion"),
@@ -113,16 +112,13 @@ def test_everything_lies_inside_its_clip_and_range(planned: Planned) -> None:
     low, high = WORLD.events.snr_db
     for scene in scenes_of(planned):
         for sound in [*scene.events, *scene.distractions]:
-            assert 0 <= sound.onset < sound.offset <= scene.duration
-            assert low <= sound.snr_db <= high
+            assert 0 <= sound.onset < sound.offset <= scene.duration and low <= sound.snr_db <= high
         for event in scene.events:
             shortest, longest = WORLD.classes[event.label].seconds
             assert shortest - 1e-9 <= event.offset - event.onset <= longest + 1e-9
         for sight in scene.sights:
             assert 0 <= sight.start < sight.end <= scene.duration
             assert 0 <= sight.occlusion <= WORLD.sights.occlusion[1]
-        assert 1 <= len(scene.beds) <= 2
-        assert sum(sight.label is None for sight in scene.sights) <= 4
 
 
 def test_sources_are_seen_as_often_as_described(planned: Planned) -> None:
@@ -198,14 +194,3 @@ def test_gap_moves_sources_and_nothing_else(gap: Gap) -> None:
         assert (sight.start, sight.end) == moved(event.onset, event.offset, gap, 10.0)
         assert 0 <= sight.start <= sight.end <= 10.0 and (sight.start < sight.end) == (gap != "never")
     assert draw_scenes(WORLD.chosen("ci", gap=gap))[1] == draw_scenes(WORLD.chosen("ci"))[1]  # weak labels
-
-
-def test_asynchrony_takes_the_place_of_a_described_gap() -> None:
-    apart = WORLD.chosen("ci", gap=6.0)
-    assert draw_scenes(apart.chosen("ci", asynchrony=WORLD.sights.asynchrony)) == draw_scenes(WORLD.chosen("ci"))
-
-
-@pytest.mark.parametrize("gap", [-0.5, float("nan"), float("inf"), "6"])
-def test_refuses_what_is_no_gap(gap: Gap) -> None:
-    with pytest.raises(CorpusError, match=f"'never'; found {gap!r}"):
-        WORLD.chosen("ci", gap=gap)

@@ -50,6 +50,7 @@ def test_thinning_against_a_literal_one() -> None:
     assert 0.1 < (found > 0).mean() < 0.6
 
 
+@pytest.mark.usefixtures("home")
 def test_a_structured_forest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A forest of one tree in the published format: where it is bright, there is an edge."""
     path = tmp_path / "structured_edges" / "model.yml.gz"
@@ -67,7 +68,6 @@ def test_a_structured_forest_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with gzip.open(path, "wt") as file:
         file.write("\n".join(lines) + "\n")
     monkeypatch.setenv("AVREPRO_MIRROR", str(tmp_path))
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
     detector = edge_detector()
     assert detector.name == "structured edges" and detector.digest == file_digest(path)
     frame = np.zeros((96, 128, 3), dtype=np.uint8)

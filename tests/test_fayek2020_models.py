@@ -1,24 +1,15 @@
-"""The two networks of Fayek and Kumar (2020) against Table 1, sections 3.1 to 3.3 and equations 1 and 2."""
+"""The two networks of Fayek and Kumar (2020) against Table 1, sections 3.1 and 3.2 and equation 1."""
 
 from __future__ import annotations
-
-import math
 
 import numpy as np
 import pytest
 import torch
-from fayek2020_data import randomise
 from torch import Tensor, nn
 from torch.nn import functional as F
+from toy_clips import randomise
 
-from avrepro.models.fayek2020 import (
-    AudioConfig,
-    AudioConvNet,
-    VisualConfig,
-    VisualNetwork,
-    clip_loss,
-    co_supervised,
-)
+from avrepro.models.fayek2020 import AudioConfig, AudioConvNet, VisualConfig, VisualNetwork
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -47,12 +38,11 @@ def seed() -> None:
 
 def test_table_1_row_by_row() -> None:
     network = AudioConvNet(AudioConfig()).eval()
-    rows, types = [], []
+    rows = []
     for block, part in network.blocks.items():
         for layer in part:
 
             def note(layer: nn.Module, _: object, output: Tensor, block: str = block) -> None:
-                types.append((block, type(layer).__name__))
                 if isinstance(layer, nn.Conv2d | nn.MaxPool2d):
                     rows.append((block, type(layer).__name__, tuple(output.shape[1:]), layer.kernel_size))
 
@@ -61,10 +51,6 @@ def test_table_1_row_by_row() -> None:
         clips = network(torch.randn(1, 1024, 64))
     assert tuple(rows) == TABLE_1
     assert clips.shape == (1, 527)
-    for at, (block, kind) in enumerate(types):
-        if kind == "Conv2d":
-            after = [name for _, name in types[at + 1 : at + 3]]
-            assert after == ([] if block == "B8" else ["BatchNorm2d", "ReLU"])
 
 
 def test_the_audio_model_literally() -> None:
@@ -150,31 +136,3 @@ def test_the_visual_network_literally() -> None:
         for weight, bias in list(zip(weights, biases, strict=True))[:4]:
             x = np.maximum(weight @ x + bias, 0)
         np.testing.assert_allclose(row, 1 / (1 + np.exp(-(weights[4] @ x + biases[4]))))
-
-
-def test_the_visual_network_is_prepared_by_training_clips() -> None:
-    network = VisualNetwork(VisualConfig(classes=2, inputs=3, hidden=(4, 4, 4, 4)))
-    features = np.random.default_rng(0).normal((2, -3, 0), (1, 5, 0), (20, 3))
-    network.prepare(torch.from_numpy(features).float(), torch.eye(2))
-    np.testing.assert_allclose(network.mean, features.mean(axis=0), atol=1e-6)
-    np.testing.assert_allclose(network.deviation, [*features[:, :2].std(axis=0, ddof=1), 1e-3], rtol=1e-5)
-
-
-# --- what they learn from ----------------------------------------------------------------------------------
-
-
-def test_equation_2() -> None:
-    rng = np.random.default_rng(0)
-    p, y = rng.uniform(0.01, 0.99, (4, 3)), rng.integers(0, 2, (4, 3)).astype(float)
-    y[3] = (0.3, 0.9, 0.0)  # of a student's targets
-    clips = [
-        sum(-y[i, c] * math.log(p[i, c]) - (1 - y[i, c]) * math.log(1 - p[i, c]) for c in range(3)) / 3
-        for i in range(4)
-    ]
-    assert clip_loss(torch.from_numpy(p), torch.from_numpy(y)).item() == pytest.approx(sum(clips) / 4)
-
-
-@pytest.mark.parametrize("weight", [0.0, 0.3, 1.0])
-def test_co_supervision(weight: float) -> None:
-    labels, teacher = torch.tensor([[0.0, 1.0], [1.0, 0.0]]), torch.tensor([[0.2, 0.6], [0.4, 0.1]])
-    torch.testing.assert_close(co_supervised(labels, teacher, weight), labels + weight * (teacher - labels))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import socket
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -76,12 +75,6 @@ def left(target: Path) -> list[str]:
     return sorted(path.name for path in target.parent.iterdir()) if target.parent.is_dir() else []
 
 
-def closed_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 def test_from_the_network_once_and_then_from_the_cache(server: Server, manifest: Callable[..., Path]) -> None:
     server.answers["a"] = [GOOD]
     target = manifest(one(f"{server.root}/a"))
@@ -95,12 +88,7 @@ def test_from_the_network_once_and_then_from_the_cache(server: Server, manifest:
 
 
 @pytest.mark.parametrize(
-    "known",
-    [
-        {"sha256_prefix": SHA256[:8]},
-        {"sha1": hashlib.sha1(GOOD).hexdigest()},
-        {"unverifiable": "nobody says"},
-    ],
+    "known", [{"sha256_prefix": SHA256[:8]}, {"sha1": hashlib.sha1(GOOD).hexdigest()}, {"unverifiable": "nobody says"}]
 )
 def test_other_ways_to_check(known: dict[str, Any], server: Server, manifest: Callable[..., Path]) -> None:
     server.answers["a"] = [GOOD]
@@ -118,42 +106,30 @@ def test_from_the_mirror_first(
 ) -> None:
     server.answers["a"] = [GOOD]
     target = manifest(one(f"{server.root}/a"), mirror="other/place")
-    folder = tmp_path / "mirror" / "other" / "place"
+    mirrored = tmp_path / "mirror" / "other" / "place" / NAME
     monkeypatch.setenv("AVREPRO_MIRROR", str(tmp_path / "mirror"))
     assert fetch("made") == target and server.asked.count("a") == 1  # it is not in the mirror
-    folder.mkdir(parents=True)
-    (folder / NAME).write_bytes(GOOD)
-    assert fetch("made") == find("made") == folder / NAME
-    target.unlink()
-    assert fetch("made") == folder / NAME and server.asked.count("a") == 1 and whereabouts("made") == "mirror"
+    mirrored.parent.mkdir(parents=True)
+    mirrored.write_bytes(GOOD)
+    assert fetch("made") == find("made") == mirrored and whereabouts("made") == "mirror"
 
 
-def test_wrong_is_fetched_exactly_twice(server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers |= {"once": [b"X" + GOOD[1:], GOOD], "twice": [b"first", b"second", GOOD]}
-    target = manifest(one(f"{server.root}/once"), one(f"{server.root}/twice", name="twice"))
-    assert fetch("made", NAME).read_bytes() == GOOD and server.asked == ["once"] * 2
-    with pytest.raises(FetchError) as caught:
-        fetch("made", "twice")
-    for words in (SHA256, hashlib.sha256(b"second").hexdigest(), server.root, str(target.parent)):
-        assert words in str(caught.value)
-    assert server.asked.count("twice") == 2 and left(target) == [NAME]
-
-
-def test_addresses_are_tried_in_order(server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers |= {"wrong": [b"wrong"], "good": [GOOD], "never": [GOOD]}
-    target = manifest(one(*(f"{server.root}/{name}" for name in ("gone", "wrong", "good", "never"))))
+def test_addresses_are_tried_in_order_and_what_is_wrong_twice(server: Server, manifest: Callable[..., Path]) -> None:
+    server.answers |= {"wrong": [b"wrong"], "once": [b"X" + GOOD[1:], GOOD], "never": [GOOD]}
+    target = manifest(one(*(f"{server.root}/{name}" for name in ("gone", "wrong", "once", "never"))))
     assert fetch("made").read_bytes() == GOOD and left(target) == [NAME]
-    assert server.asked == ["gone", "wrong", "wrong", "good"]
+    assert server.asked == ["gone", "wrong", "wrong", "once", "once"]
 
 
 def test_no_file_comes(server: Server, manifest: Callable[..., Path]) -> None:
-    server.answers["half"] = [(GOOD,)]
-    root = f"http://127.0.0.1:{closed_port()}"
-    target = manifest(one(f"{root}/a", f"{server.root}/half", f"{server.root}/gone"))
+    server.answers |= {"half": [(GOOD,)], "wrong": [b"first", b"second", GOOD]}
+    root = "http://127.0.0.1:1"  # nobody listens
+    target = manifest(one(f"{root}/a", *(f"{server.root}/{name}" for name in ("half", "gone", "wrong"))))
     with pytest.raises(FetchError) as caught:
         fetch("made")
     message = str(caught.value)
-    for words in (f"{root}/a: ", f"{len(GOOD) // 2} bytes read", "404", "Is there a network?", "AVREPRO_MIRROR"):
+    found = hashlib.sha256(b"second").hexdigest()
+    for words in (f"{root}/a: ", f"{len(GOOD) // 2} bytes read", "404", f"{SHA256}, found {found}", "AVREPRO_MIRROR"):
         assert words in message
     assert f"Put it at {target}, or at made/{NAME}" in message and left(target) == [] and find("made") is None
 
@@ -166,8 +142,7 @@ def test_a_cached_file_that_has_changed(manifest: Callable[..., Path]) -> None:
     for call in (fetch, find):
         with pytest.raises(WrongHash, match=f"{NAME}: expected SHA-256 {SHA256}, found {found} .7 bytes"):
             call("made")
-    checked = check("made")
-    assert list(checked.corrupt) == [NAME] and SHA256 in str(checked.corrupt[NAME])
+    assert list(check("made").corrupt) == [NAME]
     assert target.read_bytes() == b"changed"  # what lies there is never removed
 
 
@@ -226,11 +201,6 @@ def test_a_wheel_by_pip(manifest: Callable[..., Path], tmp_path: Path, monkeypat
     file = {"name": wheel.name, "addresses": [{"wheel": "avrepro-made==1.2", "file": wheel.name}], "sha256": digest}
     target = manifest(file)
     assert fetch("made") == target and target.read_bytes() == wheel.read_bytes() and left(target) == [wheel.name]
-    target.unlink()
-    wheel.unlink()
-    with pytest.raises(FetchError, match=r"pip download avrepro-made==1.2: .*avrepro-made==1.2"):
-        fetch("made")
-    assert left(target) == []
 
 
 def test_nothing_can_be_written(

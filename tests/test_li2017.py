@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 
 import numpy as np
 import pytest
@@ -38,19 +37,6 @@ def test_ten_seconds_become_a_hundred_frames_of_seventeen_classes(config: CRNNCo
     assert (model.gru.hidden_size, model.gru.bidirectional) == (100, True)
     dropouts = [layer.p for layer in model.modules() if isinstance(layer, nn.Dropout)]
     assert dropouts == [0.2] * 4  # after each pooling and after the GRU
-
-
-def test_the_loss_is_the_papers_formula() -> None:
-    """Cross entropy averaged over clips and classes, written as two loops over P(e_k | x_i)."""
-    rng = np.random.default_rng(4)
-    logits, labels = rng.normal(0, 3, (5, 7)), rng.random((5, 7)) < 0.4
-    total = 0.0
-    for clip in range(5):
-        for label in range(7):
-            p = 1 / (1 + math.exp(-logits[clip, label]))
-            total -= math.log(p) if labels[clip, label] else math.log(1 - p)
-    found = mil_loss(torch.from_numpy(logits), torch.from_numpy(labels).double())
-    assert float(found) == pytest.approx(total / (5 * 7), rel=1e-12)
 
 
 def literal_crnn(model: CRNN, log_mel: np.ndarray) -> np.ndarray:

@@ -18,19 +18,16 @@ ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "data_manifests"
 NAMES = sorted(path.stem for path in FOLDER.glob("*.yaml") if path.stem not in ("claims", "demo_world"))
 # What lies in the mirror, by its own README.
-MIRRORED = {
-    "ast_per_class": "audioset/ast_per_class",
-    "audioset": "audioset",
-    "dcase2017_task4": "dcase2017_task4",
-    "esc10": "esc10",
-    "imagenet_samples": "imagenet_samples",
-    "paired": "paired",
-    "published_predictions": "published_predictions",
-    "real_clips": "real_clips",
-}
-WHOLE = ("dcase2017_task4", "esc10", "imagenet_samples", "paired", "real_clips")  # no file is left out, but for
-ABOUT = {"SOURCE.txt", "README.md", "LICENSE", "APACHE_LICENSE.txt", "manifest.csv"}
-TORCH_HUB = re.compile(r"-([0-9a-f]{8,})\.pth$")
+MIRRORED = (
+    "ast_per_class",
+    "audioset",
+    "dcase2017_task4",
+    "esc10",
+    "imagenet_samples",
+    "paired",
+    "published_predictions",
+    "real_clips",
+)
 
 
 def test_every_manifest_validates() -> None:
@@ -41,45 +38,22 @@ def test_every_manifest_validates() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_addresses_fit_their_files(name: str) -> None:
+def test_addresses_name_a_commit(name: str) -> None:
     for file in source(name).files:
         for address in file.addresses:
             if "raw.githubusercontent.com" in str(address) and not file.unverifiable:
                 assert re.search(r"/[0-9a-f]{40}/", str(address)), f"{address}: a branch may change"
-        if hub := TORCH_HUB.search(file.name):
-            assert (file.sha256 or file.sha256_prefix).startswith(hub[1])
-
-
-def bibtex(text: str) -> Iterator[tuple[str, dict[str, str]]]:
-    """(key, field -> value) of every entry."""
-    for key, body in re.findall(r"@\w+\{(\w+),\n(.*?)\n\s*\}(?=\n|$)", text, re.DOTALL):
-        yield key, {name: " ".join(value.split()) for name, value in re.findall(r"(\w+)\s*= \{(.*)\},?", body)}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_citations_agree_with_the_book(name: str) -> None:
-    book = dict(bibtex((ROOT / "book" / "references.bib").read_text(encoding="utf-8")))
-    assert {"gemmeke2017", "mesaros2017", "pennington2014"} <= set(book)
-    entries = dict(bibtex(source(name).bibtex))
-    assert len(entries) == source(name).bibtex.count("@")
-    for key, fields in entries.items():
-        assert {"title", "author", "year"} <= set(fields) and key.rstrip("0123456789abcdefghijklmnopqrstuvwxyz") == ""
-        if key in book:
-            assert fields == book[key]
 
 
 @pytest.mark.parametrize("name", MIRRORED)
 def test_sizes_and_hashes_are_those_of_the_files(name: str, mirror: Path) -> None:
     """By sha256sum and stat: nothing of avrepro reads the files here."""
-    folder = mirror / MIRRORED[name]
+    folder = mirror / (source(name).mirror or name)
     files = source(name).files
     lines = "".join(f"{file.sha256}  {file.name}\n" for file in files)
     ran = subprocess.run(["sha256sum", "--check", "--strict", "--quiet"], input=lines, cwd=folder, text=True)
     assert ran.returncode == 0
     assert {file.name: (folder / file.name).stat().st_size for file in files} == {f.name: f.size for f in files}
-    there = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    if name in WHOLE:
-        assert there - ABOUT == {file.name for file in files}
 
 
 def uncited(node: Any, at: str, cited: bool = False) -> Iterator[str]:
@@ -102,7 +76,7 @@ def uncited(node: Any, at: str, cited: bool = False) -> Iterator[str]:
 def test_every_published_number_is_cited(path: Path) -> None:
     published = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert not list(uncited(published, path.stem))
-    assert published["paper"] in dict(bibtex((ROOT / "book" / "references.bib").read_text(encoding="utf-8")))
+    assert f"{{{published['paper']}," in (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
 
 
 FILE: dict[str, Any] = {"name": "a.bin", "addresses": ["https://a.org/a.bin"], "sha256": "0" * 64}
@@ -124,13 +98,11 @@ def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
     [
         ({"colour": "red"}, "colour"),
         ({"bibtex": "Somebody (2017)"}, "bibtex"),
-        ({"files": []}, "at least 1 item"),
         ({"files": [FILE, FILE]}, "named twice: a.bin"),
         ({"files": [FILE | {"addresses": []}]}, "by_hand must say"),
-        ({"files": [FILE | {"md5": "0"}]}, "md5"),
         ({"files": [FILE | {"sha256": ""}]}, "found none"),
         ({"files": [FILE | {"sha256": "0" * 63}]}, "sha256"),
-        *(({"files": [FILE | {"name": name}]}, "below the source's folder") for name in ("/a", "../a")),
+        ({"files": [FILE | {"name": "../a"}]}, "below the source's folder"),
         ({"files": [FILE | {"addresses": ["ftp://a.org/a"]}]}, "addresses"),
         ({"files": [FILE | {"addresses": [{"wheel": "a>=1", "file": "a.whl"}]}]}, "wheel"),
     ],

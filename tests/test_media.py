@@ -11,72 +11,20 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from clip_files import encode, film, flat
 
 from avrepro.encode import remux_clip, write_clip
 from avrepro.media import MediaError, check_clip, probe, read_audio, read_frames, stream_digest
 
 FORMATS = [  # suffix, video codec, sound codec, sample format, Hz, channels, frames/s
     ("mp4", "libx264", "aac", "fltp", 44100, "stereo", Fraction(30000, 1001)),
-    ("mp4", "mpeg4", "aac", "fltp", 8000, "mono", Fraction(10)),
     ("mp4", "libx264", "aac", "fltp", 48000, "5.1", Fraction(25)),
     ("mkv", "libx264", "pcm_s16le", "s16", 16000, "stereo", Fraction(24000, 1001)),
     ("webm", "libvpx", "libopus", "flt", 48000, "stereo", Fraction(12)),
-    ("avi", "mpeg4", "pcm_s16le", "s16", 22050, "stereo", Fraction(12)),
     ("avi", "mpeg4", "pcm_u8", "u8", 8000, "mono", Fraction(10)),
     ("mkv", "mpeg4", "libmp3lame", "fltp", 44100, "stereo", Fraction(25)),
 ]
 CODED = 16 + 8 * np.arange(30)  # grey level of each frame: its index can be read back through any codec
-
-
-def encode(
-    path: Path, video: str | None, audio: str | None, fmt: str, rate: int, layout: str, fps: Fraction,
-    frames: Any = None, waveform: Any = None, *, stamps: list[int] | None = None,
-    delay: float = 0.0, container_options: dict[str, str] | None = None,
-) -> None:  # fmt: skip
-    """A file in any format, by PyAV alone; the waveform goes to every channel."""
-    container: Any = av.open(f"file:{path}", "w", options=container_options or {})
-    with container:
-        streams: list[tuple[Any, Any]] = []
-        if video:
-            stream = container.add_stream(video, rate=fps)
-            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
-            stream.bit_rate = 2_000_000
-            if stamps:
-                stream.codec_context.time_base = Fraction(1, 1000)
-            base = Fraction(1, 1000) if stamps else 1 / fps
-
-            def pictures() -> Any:
-                for index, picture in enumerate(frames):
-                    frame = av.VideoFrame.from_ndarray(picture, format="rgb24").reformat(format="yuv420p")
-                    frame.pts, frame.time_base = (stamps[index] if stamps else index), base
-                    yield frame
-
-            streams.append((stream, pictures()))
-        if audio:
-            sound = container.add_stream(audio, rate=rate, layout=layout, format=fmt)
-            sound.bit_rate = 128_000
-
-            def blocks() -> Any:
-                channels = sound.codec_context.channels
-                resampler = av.AudioResampler(fmt, layout, rate, frame_size=sound.codec_context.frame_size or 1024)
-                every = np.repeat(waveform[None].astype(np.float32), channels, axis=0)
-                frame = av.AudioFrame.from_ndarray(every, "fltp", layout)
-                frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
-                for block in [*resampler.resample(frame), *resampler.resample(None)]:
-                    block.pts = (block.pts or 0) + round(delay * rate)
-                    yield block
-
-            # the header is written with the first packet, once the encoder has said how long its frames are
-            sound.codec_context.open()
-            streams.append((sound, blocks()))
-        for stream, items in streams:
-            for item in items:
-                container.mux(stream.encode(item))
-            container.mux(stream.encode(None))
-
-
-def flat(levels: np.ndarray) -> np.ndarray:
-    return np.broadcast_to(levels[:, None, None, None], (len(levels), 48, 64, 3)).astype(np.uint8).copy()
 
 
 def _tone_and_clicks(rate: int, seconds: float = 2.5) -> tuple[np.ndarray, tuple[float, ...]]:
@@ -88,13 +36,6 @@ def _tone_and_clicks(rate: int, seconds: float = 2.5) -> tuple[np.ndarray, tuple
         since = time - click
         waveform += np.where(since >= 0, 0.8 * np.exp(-since / 0.004) * np.sin(2 * np.pi * 1500 * since), 0)
     return waveform.astype(np.float32), clicks
-
-
-def _tone(waveform: np.ndarray, rate: int, frequency: float) -> float:
-    """Amplitude of a tone, by projection under a Hann window."""
-    window = np.hanning(len(waveform))
-    wave = np.exp(-2j * np.pi * frequency / rate * np.arange(len(waveform)))
-    return float(2 * abs(np.sum(waveform * window * wave)) / window.sum())
 
 
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: f"{form[0]}-{form[1]}-{form[2]}-{form[4]}-{form[5]}")
@@ -116,8 +57,9 @@ def test_formats_keep_tones_clicks_and_frames(tmp_path: Path, form: tuple[Any, .
         tone = sound[round(0.1 * target) : round(0.9 * target)]
         level = 0.25 * (5 / 6 if layout == "5.1" else 1)  # AAC low-passes the subwoofer channel at 120 Hz
         level *= 0.95 if audio == "libmp3lame" else 1  # LAME takes 0.45 dB off against clipping
-        assert _tone(tone, target, 440) == pytest.approx(level, rel=0.05)
-        spectrum = np.abs(np.fft.rfft(tone * np.hanning(len(tone)), 8 * target))
+        window = np.hanning(len(tone))
+        spectrum = np.abs(np.fft.rfft(tone * window, 8 * target))
+        assert 2 * spectrum.max() / window.sum() == pytest.approx(level, rel=0.05)
         assert np.argmax(spectrum) / 8 == pytest.approx(440, abs=0.5)
         # where each burst sits: the lag at which it fits best to the one that was planted
         since = np.arange(round(0.02 * target)) / target
@@ -155,14 +97,12 @@ def test_channels_are_averaged_and_duration_is_exact(tmp_path: Path) -> None:
 
 
 def test_late_sound_is_preceded_by_silence(tmp_path: Path) -> None:
-    for name in ("late.mp4", "late.mkv"):
-        waveform, clicks = _tone_and_clicks(16000)
-        sound = ("aac", "fltp", 16000, "mono")
-        encode(tmp_path / name, "libx264", *sound, Fraction(10), flat(CODED), waveform, delay=0.4)
-        read = read_audio(tmp_path / name, duration=3.0)
-        assert np.abs(read[: round(0.3 * 16000)]).max() < 1e-3
-        peak = np.argmax(np.abs(read) > 0.4) / 16000
-        assert peak == pytest.approx(clicks[0] + 0.4, abs=0.003)
+    waveform, clicks = _tone_and_clicks(16000)
+    sound = ("aac", "fltp", 16000, "mono")
+    encode(tmp_path / "late.mp4", "libx264", *sound, Fraction(10), flat(CODED), waveform, delay=0.4)
+    read = read_audio(tmp_path / "late.mp4", duration=3.0)
+    assert np.abs(read[: round(0.3 * 16000)]).max() < 1e-3
+    assert np.argmax(np.abs(read) > 0.4) / 16000 == pytest.approx(clicks[0] + 0.4, abs=0.003)
 
 
 def test_variable_frame_rate(tmp_path: Path) -> None:
@@ -177,18 +117,11 @@ def test_variable_frame_rate(tmp_path: Path) -> None:
     assert np.abs(got.mean(axis=(1, 2, 3)) - CODED[index]).max() < 4
 
 
-def _moving(count: int = 24) -> np.ndarray:
-    row, column = np.mgrid[:48, :64]
-    pictures = [
-        np.stack([(column * 4 + 5 * index) % 256, (row * 5 + 2 * index) % 256, row * 0 + 9 * index], -1)
-        for index in range(count)
-    ]
-    return np.stack(pictures).astype(np.uint8)
-
-
 def test_written_clip_reads_back_and_is_the_same_every_time(tmp_path: Path) -> None:
     waveform, _ = _tone_and_clicks(32000)
-    frames = _moving()
+    index, row, column = np.mgrid[:24, :48, :64]
+    moving = [(column * 4 + 5 * index) % 256, (row * 5 + 2 * index) % 256, row * 0 + 9 * index]
+    frames = np.stack(moving, axis=-1).astype(np.uint8)
     contents = set()
     for index in range(6):
         _ = [np.random.default_rng(index).random(20_000 * (index + 1)) for _ in range(9)]  # stir freed memory
@@ -203,44 +136,32 @@ def test_written_clip_reads_back_and_is_the_same_every_time(tmp_path: Path) -> N
     np.testing.assert_allclose(times, np.arange(24) / 12, atol=1e-6)
     grey = np.abs(got.mean(axis=3) - frames.mean(axis=3)).mean(axis=(1, 2))
     assert grey.max() < 8
-
-
-def test_colours_survive(tmp_path: Path) -> None:
-    colours = np.array([[220, 40, 40], [40, 200, 60], [50, 60, 210], [230, 220, 50], [128, 128, 128]])
-    frames = np.broadcast_to(colours[:, None, None, :], (5, 48, 64, 3)).astype(np.uint8)
-    write_clip(tmp_path / "c.mp4", frames, 5, np.zeros(8000, np.float32), 8000)
-    got, _ = read_frames(tmp_path / "c.mp4", fps=5)
-    assert np.abs(got.mean(axis=(1, 2)) - colours).max() < 6
+    colours = np.abs(got.mean(axis=(1, 2)) - frames.mean(axis=(1, 2)))
+    assert colours.max() < 6
 
 
 def test_remuxed_streams_keep_their_content(tmp_path: Path) -> None:
-    waveform, _ = _tone_and_clicks(32000)
-    write_clip(tmp_path / "a.mp4", _moving(), 12, waveform, 32000)
-    write_clip(tmp_path / "b.mp4", _moving()[::-1], 12, waveform[::-1], 32000)
+    one, other = film(tmp_path / "a.mp4"), film(tmp_path / "b.mp4", 700, 180)
     mixed = tmp_path / "mixed.mp4"
-    remux_clip(mixed, audio_from=tmp_path / "a.mp4", video_from=tmp_path / "b.mp4")
+    remux_clip(mixed, audio_from=one, video_from=other)
     check_clip(mixed)
-    assert stream_digest(mixed, "audio") == stream_digest(tmp_path / "a.mp4", "audio")
-    assert stream_digest(mixed, "video") == stream_digest(tmp_path / "b.mp4", "video")
-    assert stream_digest(tmp_path / "a.mp4", "audio") != stream_digest(tmp_path / "b.mp4", "audio")
-    assert stream_digest(mixed, "video") != stream_digest(tmp_path / "a.mp4", "video")
+    assert stream_digest(mixed, "audio") == stream_digest(one, "audio") != stream_digest(other, "audio")
+    assert stream_digest(mixed, "video") == stream_digest(other, "video") != stream_digest(one, "video")
 
 
-@pytest.mark.parametrize("name", ["-i.mp4", 'it\'s "so".mp4', "Ünï 鳥.mp4", "100%d%03d.mp4", "http:x.mp4"])
+@pytest.mark.parametrize("name", ["-i.mp4", "100%d%03d 鳥.mp4", "http:x.mp4"])
 def test_odd_file_names(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    write_clip(name, _moving(6), 6, np.zeros(8000, np.float32), 8000)
-    remux_clip(f"2{name}", name, name)
+    remux_clip(f"2{name}", film(Path(name)), name)
     check_clip(f"2{name}")
-    assert probe(name).duration == pytest.approx(1, abs=0.1)
+    assert probe(name).duration == pytest.approx(2, abs=0.1)
 
 
 def test_unusable_files_say_why(tmp_path: Path) -> None:
     waveform, _ = _tone_and_clicks(16000)
     common = ("fltp", 16000, "mono", Fraction(12), flat(CODED), waveform)
     good = tmp_path / "good.mp4"
-    noise = np.random.default_rng(0)
-    shaken = noise.integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)  # pictures take most of the file
+    shaken = np.random.default_rng(0).integers(0, 255, (30, 48, 64, 3), dtype=np.uint8)  # most of the file
     encode(good, "libx264", "aac", *common)
     whole = good.read_bytes()
 
@@ -249,6 +170,7 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
             (tmp_path / name).write_bytes(content)
         with pytest.raises(MediaError) as caught:
             check_clip(tmp_path / name)
+        assert str(pickle.loads(pickle.dumps(caught.value))) == f"{tmp_path / name}: {caught.value.reason}"
         return caught.value.reason
 
     assert reason("none.mp4") == "no such file" and "empty" in reason("empty.mp4", b"")
@@ -259,9 +181,8 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
         assert reason(f"no {name}.mp4") == f"no {name} track"
     head = {"movflags": "faststart"}
     encode(tmp_path / "f.mp4", "libx264", "aac", *common[:4], shaken, waveform, container_options=head)
-    for suffix in ("mkv", "avi"):
-        encode(tmp_path / f"f.{suffix}", "mpeg4", "pcm_s16le", "s16", *common[1:4], shaken, waveform)
-    for suffix, part in (("mp4", 2), ("mkv", 3), ("avi", 3)):
+    encode(tmp_path / "f.avi", "mpeg4", "pcm_s16le", "s16", *common[1:4], shaken, waveform)
+    for suffix, part in (("mp4", 2), ("avi", 3)):
         content = (tmp_path / f"f.{suffix}").read_bytes()
         assert reason(f"cut.{suffix}", content[: len(content) // part]).startswith("truncated")
     start = whole.index(b"mdat") + 4
@@ -269,22 +190,3 @@ def test_unusable_files_say_why(tmp_path: Path) -> None:
     assert "decoded" in reason("scrambled.mp4", whole[:start] + b"\xff" * (end - start) + whole[end:])
     encode(tmp_path / "nothing.mp4", "libx264", "aac", *common[:4], flat(CODED[:0]), waveform)
     assert "video track" in reason("nothing.mp4")
-
-
-def test_errors_cross_processes_and_calls_are_checked(tmp_path: Path) -> None:
-    error = pickle.loads(pickle.dumps(MediaError(tmp_path / "x.mp4", "no sound track")))
-    assert (error.reason, str(error)) == ("no sound track", f"{tmp_path / 'x.mp4'}: no sound track")
-    write_clip(tmp_path / "c.mp4", _moving(6), 6, np.zeros(8000, np.float32), 8000)
-    for times, message in ((None, "either times or fps"), ([1.0, 0.5], "ascending")):
-        with pytest.raises(ValueError, match=message):
-            read_frames(tmp_path / "c.mp4", times)
-
-
-def test_real_recordings(mirror: Path) -> None:
-    for path in sorted((mirror / "real_clips").glob("*.mp4")):
-        check_clip(path)
-        sound = read_audio(path, 20000, duration=10)
-        assert sound.shape == (200_000,) and 1e-3 < np.abs(sound).max() <= 1.2
-        frames, times = read_frames(path, fps=1, size=(72, 96))
-        assert frames.shape[1:] == (72, 96, 3) and len(frames) in (10, 11) and frames.std() > 10
-        np.testing.assert_allclose(times[:9], np.arange(9), atol=0.11)

@@ -1,19 +1,22 @@
-"""What the networks of all papers have in common: gradients, first guesses, gains, and clips that end early."""
+"""What the networks of all papers have in common: gradients, losses, first guesses, and how inputs are scaled."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from test_fayek2020_fusions import FUSIONS
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from avrepro.models.audio import centred, mix_clips
+from avrepro.models.audio import mix_clips
 from avrepro.models.bottleneck import BottleneckConfig, BottleneckNetwork
-from avrepro.models.fayek2020 import MLP, Attention, AudioConfig, AudioConvNet, Regression, VisualConfig, VisualNetwork
+from avrepro.models.fayek2020 import AudioConfig, AudioConvNet, VisualConfig, VisualNetwork, clip_loss
 from avrepro.models.fayek2020_others import (
     JointAudioVisual,
     ResidualAudio,
@@ -23,8 +26,8 @@ from avrepro.models.fayek2020_others import (
     blended_loss,
 )
 from avrepro.models.gated_crnn import GatedCRNN, GatedCRNNConfig
-from avrepro.models.li2017 import CRNN, CRNNConfig
-from avrepro.models.parekh2018 import MILConfig, MILNetwork
+from avrepro.models.li2017 import CRNN, CRNNConfig, mil_loss
+from avrepro.models.parekh2018 import MILConfig, MILNetwork, binary_log_loss, hinge_loss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -43,17 +46,6 @@ SINGLE: dict[str, tuple[Callable[[], Any], Tensor]] = {
     "visual network": (partial(VisualNetwork, VisualConfig(3, 64, (9, 9, 9, 9))), LOG_MEL[:, 0]),
     "ResNet": (partial(ResidualAudio, RESIDUAL), LOG_MEL),
     "R(2+1)D": (partial(VideoR2Plus1D, VIDEO), FRAMES),
-}
-FUSIONS: dict[str, Callable[[], Any]] = {
-    "regression": partial(Regression, 3),
-    "mlp": partial(MLP, 3, 5),
-    "attention": partial(Attention, 3, 5),
-    "self": partial(Attention, 3, 5, attends="self"),
-    "cross": partial(Attention, 3, 5, attends="cross"),
-    "printed": partial(Attention, 3, 5, reading="printed"),
-    "linear": partial(Attention, 3, 5, reading="linear"),
-    "without n_a, n_v": partial(Attention, 3, 5, transforms=False),
-    "without n_av": partial(Attention, 3, 5, combines=False),
 }
 
 
@@ -112,7 +104,7 @@ def test_every_parameter_of_fusing_networks_gets_a_gradient() -> None:
 @pytest.mark.parametrize("name", FUSIONS)
 def test_every_parameter_of_fusions_gets_a_gradient(name: str) -> None:
     """After the first step: where attention starts at a half for all, its hidden layer has none in that."""
-    model, (h_a, h_v) = FUSIONS[name]().train(), torch.rand(2, 4, 3)
+    model, (h_a, h_v) = FUSIONS[name](3, 5).train(), torch.rand(2, 4, 3)
     model.prepare(torch.stack([h_a.mean(0), h_a.std(0)]).repeat(2, 1, 1), torch.tensor([0.75, 0.25, 0.1]))
     optimiser = torch.optim.Adam(model.parameters(), 1e-2)
     for _ in range(3):
@@ -121,6 +113,34 @@ def test_every_parameter_of_fusions_gets_a_gradient(name: str) -> None:
         optimiser.step()
     before_norm = {f"{name}.0.bias" for name in ("layers", "n_attn", "n_attn_a", "n_attn_v")}  # which takes it out
     check_gradients(model, model.loss(h_a, h_v, LABELS), lambda name: name in before_norm)
+
+
+def test_losses_are_means_over_clips_and_classes() -> None:
+    """Three cross entropies, that of Fayek and Kumar for a student's targets, and the hinge loss."""
+    rng = np.random.default_rng(4)
+    logits, labels, targets = rng.normal(0, 2, (5, 7)), rng.integers(0, 2, (5, 7)).astype(float), rng.random((5, 7))
+    p = 1 / (1 + np.exp(-logits))
+
+    def mean(of: Callable[[float, float], float], scores: np.ndarray, y: np.ndarray) -> float:
+        return sum(of(scores[n, c], y[n, c]) for n in range(5) for c in range(7)) / 35
+
+    def entropy(p: float, y: float) -> float:
+        return -y * math.log(p) - (1 - y) * math.log(1 - p)
+
+    def hinge(phi: float, y: float) -> float:
+        return max(0.0, 1 - (1 if y else -1) * phi)
+
+    for loss, of, given, scores, y in (
+        (mil_loss, entropy, logits, p, labels),
+        (clip_loss, entropy, p, p, targets),
+        (binary_log_loss, entropy, p, p, labels),
+        (hinge_loss, hinge, logits, logits, labels),
+    ):
+        found = float(loss(torch.from_numpy(given), torch.from_numpy(y)))
+        assert found == pytest.approx(mean(of, scores, y), rel=1e-12), loss.__name__
+    extremes = torch.tensor([[0.0, 1.0]], requires_grad=True)
+    binary_log_loss(extremes, torch.tensor([[1.0, 0.0]])).backward()
+    assert extremes.grad is not None and extremes.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("name", SINGLE)
@@ -143,6 +163,22 @@ def test_the_first_guess_of_all_heads_is_the_same() -> None:
             torch.testing.assert_close(torch.sigmoid(logits), torch.tensor([[0.75, 0.25, 1e-3]]).expand(4, 3))
 
 
+@pytest.mark.parametrize("name", ["gated CRNN", "visual network", "ResNet", "R(2+1)D"])
+def test_inputs_are_scaled_by_what_is_recorded_of_training_clips(name: str) -> None:
+    """By mean and deviation of each band, feature or colour; one that is always the same gives no division by 0."""
+    build, inputs = SINGLE[name]
+    inputs = inputs * torch.linspace(0.2, 1, inputs.shape[-1])
+    inputs[..., 0] = 2
+    values = inputs.flatten(0, -2) / (255 if name == "R(2+1)D" else 1)
+    if inputs.ndim == 3:
+        inputs[::2, 90:] = -torch.inf
+        values = inputs[inputs[..., 0] > -torch.inf]
+    model = build()
+    model.prepare(inputs, LABELS)
+    torch.testing.assert_close(model.mean, values.mean(dim=0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(model.deviation, values.std(dim=0).clamp(min=1e-3), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("name", ["CRNN", "audio ConvNet"])
 def test_a_gain_changes_no_score(name: str) -> None:
     """It adds a constant to each log-mel band; bands are scaled by their deviations over the recorded frames."""
@@ -155,15 +191,6 @@ def test_a_gain_changes_no_score(name: str) -> None:
     torch.testing.assert_close(model.deviation, left.flatten(0, 1).std(dim=0), check_dtype=False)
     with torch.inference_mode():
         torch.testing.assert_close(model(log_mel + torch.randn(4, 1, 64)), model(log_mel))
-
-
-def test_padding_is_no_silence() -> None:
-    """Bands' means leave out frames beyond the end; those are 0 whatever the mean is."""
-    cut = LOG_MEL.clone()
-    cut[:, 90:] = -torch.inf
-    left = LOG_MEL[:, :90] - LOG_MEL[:, :90].mean(dim=1, keepdim=True)
-    torch.testing.assert_close(centred(cut)[:, :90], left)
-    assert (centred(cut)[:, 90:] == 0).all() and (centred(torch.full_like(cut, -torch.inf)) == 0).all()
 
 
 def test_a_mixture_holds_both_clips() -> None:

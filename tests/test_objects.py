@@ -36,15 +36,13 @@ def network() -> EfficientNetLite0:
     return load_backbone(NETWORK, CPU)  # type: ignore[return-value]
 
 
-def test_the_probe_names_drawn_objects(
-    network: EfficientNetLite0, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.usefixtures("home")
+def test_the_probe_names_drawn_objects(network: EfficientNetLite0) -> None:
     """Taught with few small pictures it is far better than chance on pictures that it has not seen.
 
     Each of 217 objects occurs about three times, too few for a first place: what is looked at is how far up the
     list the largest object of a picture comes (chance: half way).
     """
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
     probe = drawn_recogniser(NETWORK, 320, SIZE, CPU)
     frames, presence = object_pictures(60, np.random.default_rng(99), SIZE)
     pooled = network.pooled(frames)
@@ -99,11 +97,9 @@ def features_of(path: Path, k: int, choice: Choice = "ds3") -> tuple[np.ndarray,
     return times[0], pooled[0]
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize("choice", ["ds3", "kmeans", "even"])
-def test_key_frames_are_frames_of_the_clip(
-    choice: Choice, network: EfficientNetLite0, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+def test_key_frames_are_frames_of_the_clip(choice: Choice, network: EfficientNetLite0, tmp_path: Path) -> None:
     stamps = scenes(tmp_path / "scenes.mp4", count=60, fps=6)  # 10 s, a scene every 2.5 s
     times, pooled = features_of(tmp_path / "scenes.mp4", 4, choice)
     assert times.shape == (4,) and times.dtype == np.float64
@@ -117,11 +113,9 @@ def test_key_frames_are_frames_of_the_clip(
     assert similarity.argmax(axis=1).tolist() == (times // 2.5).astype(int).tolist()
 
 
+@pytest.mark.usefixtures("home")
 @pytest.mark.parametrize(("count", "fps", "k"), [(1, 1, 4), (3, 3, 4), (6, 2, 1)])
-def test_key_frames_of_short_clips(
-    count: int, fps: int, k: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
+def test_key_frames_of_short_clips(count: int, fps: int, k: int, tmp_path: Path) -> None:
     stamps = scenes(tmp_path / "short.mp4", count, fps)
     times, pooled = features_of(tmp_path / "short.mp4", k)
     assert times.shape == (k,) and pooled.shape == (k, 2560)

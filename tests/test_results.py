@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import time
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,7 +13,7 @@ from avrepro import checkout, results
 from avrepro.conditions import Condition
 from avrepro.corpora.base import Clip, Corpus, MissingClip
 from avrepro.evaluation import Interval
-from avrepro.results import NUMBER, PASSPORT, Results, ResultsError, Run, check_shown, is_stale, read
+from avrepro.results import Results, ResultsError, Run, check_shown, is_stale, read
 from avrepro.systems import SYSTEMS
 
 AUDIO = "li2017/audio"
@@ -43,13 +41,15 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     run.add(AUDIO, "class_f1", 0.1, split="test", label="dog | cat, ü")
     run.add("corpus", "clips", 12)
     written = run.write(tmp_path)
+    run.add(AUDIO, "micro_f1", 0.3, split="test")
+    with pytest.raises(ResultsError, match=r"noted twice: .*'metric': 'micro_f1'"):
+        run.write(tmp_path)
     found = read(folders=(tmp_path,))
     pd.testing.assert_frame_equal(found.table, written.table, check_dtype=False)
-    assert tuple(found.table.columns) == (*PASSPORT, *NUMBER)
     assert found.number(AUDIO, "micro_f1", split="test") == Interval(0.5, 0.4, 0.6, "bootstrap")
     assert found.number(AUDIO, "micro_f1", split="test", against="li2017/fused").value == -0.1
     single = found.number(AUDIO, "class_f1", split="test", label="dog | cat, ü")
-    assert single.value == 0.1 and math.isnan(single.low) and single.method == ""
+    assert single.value == 0.1 and math.isnan(single.low)
     counted = found.select(split="test").iloc[0]
     assert (counted["clips"], counted["missing"], counted["threshold_rule"]) == (5, 1, "tuned")
     assert found.select(split="").iloc[0]["missing"] == 2
@@ -58,14 +58,11 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         found.number(AUDIO, "map")
 
     passport = found.passport()
-    assert [path.name for path in tmp_path.iterdir()] == [f"lightweight_fusion-chapter-{passport['run']}.parquet"]
     about = ("chapter", "measured", "corpus", "corpus_digest", "profile", "device", "seeds")
     expected = ["lightweight_fusion", "chapter", "folder", "d" * 64, "demo", "cpu", "[3]"]
     assert [passport[name] for name in about] == expected
     assert json.loads(passport["recipes"])[f"system/{AUDIO}"] == SYSTEMS[AUDIO].version
     assert results.condition_of(passport["condition"]) == Condition("folder", options=(("key_frames", 8),))
-    assert {"av", "torch", "numpy"} <= set(json.loads(passport["versions"]))
-    assert abs(pd.Timestamp(passport["time"]).timestamp() - time.time()) < 60
 
 
 def test_clips_of_seeds_with_test_clips_of_their_own_are_counted_together(tmp_path: Path) -> None:
@@ -75,13 +72,6 @@ def test_clips_of_seeds_with_test_clips_of_their_own_are_counted_together(tmp_pa
     row = run.write(tmp_path).table.iloc[0]
     assert (row["clips"], row["missing"]) == (12, 2)
     assert row["corpus_digest"] not in ("a" * 64, "b" * 64)
-
-
-def test_a_number_noted_twice_is_refused(tmp_path: Path) -> None:
-    run = run_of(2)
-    run.add(AUDIO, "loss", 0.3, split="test", step=0)
-    with pytest.raises(ResultsError, match=r"noted twice: .*'metric': 'loss'.*'step': 0"):
-        run.write(tmp_path)
 
 
 def test_runs_are_known_by_what_they_depend_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,16 +123,6 @@ def test_what_may_not_be_shown_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
     assert Results(old).stale
     with pytest.raises(ResultsError, match="older than what it depends on"):
         check_shown(live)
-
-
-def test_committed_measurements_are_found_by_name_and_corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(checkout, "COMMITTED", tmp_path)
-    run_of(measured="protocol").write(tmp_path)
-    replace(run_of(1, measured="noise"), chapter="side_by_side").write(tmp_path)
-    assert len(results.committed("protocol", "folder").table) == 2
-    assert len(results.committed("noise", "folder", "side_by_side").table) == 1
-    for wanted in (("protocol", "demo"), ("gaps", "folder")):
-        assert results.committed(*wanted).table.empty
 
 
 def test_a_writer_that_is_stopped_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

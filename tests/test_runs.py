@@ -16,7 +16,6 @@ import pytest
 
 from avrepro import checkout, runs
 from avrepro.kernel import last_line
-from avrepro.parameters import ParameterError
 
 CHAPTER = "lightweight_fusion"
 Python = Callable[..., subprocess.CompletedProcess[str]]
@@ -59,17 +58,11 @@ def chapter_of(copy: Path, name: str, *cells: str) -> None:
 
 
 def test_a_chapter_runs_in_this_interpreter_and_is_quiet(copy: Path, python: Python, tmp_path: Path) -> None:
-    """Although the machine has another kernel of this name; the scores that it writes are printed."""
+    """Although the machine has another kernel of this name."""
     kernel = tmp_path / "jupyter" / "kernels" / "python3"
     kernel.mkdir(parents=True)
     kernel.joinpath("kernel.json").write_text(json.dumps({"argv": ["/bin/false"], "display_name": "another"}))
-    table = [["a", "li2017/audio", label, score] for label, score in zip("abcd", (0.9, 0.5, 0.25, 0.125), strict=True)]
-    code = f"""
-import os, sys, avrepro.progress, tqdm.auto
-import pandas as pd
-pd.DataFrame({table!r}, columns=["clip", "system", "label", "score"]).to_csv(os.environ["AVREPRO_SCORES"], index=False)
-print(sys.executable)
-"""
+    code = "import sys, avrepro.progress, tqdm.auto\nprint(sys.executable)"
     chapter_of(copy, CHAPTER, "profile = 'demo'", code)
     words = ["-m", "avrepro", "run", CHAPTER, "-p", "profile=ci", "--output", "out.ipynb"]
     done = python(*words, JUPYTER_PATH=str(tmp_path / "jupyter"))
@@ -79,24 +72,9 @@ print(sys.executable)
     cells = json.loads((tmp_path / "out.ipynb").read_text())["cells"]
     assert cells[1]["source"] == ["# Parameters\n", 'profile = "ci"\n']
     assert "".join(cells[2]["outputs"][0]["text"]).strip() == sys.executable
-    assert [line.split() for line in done.stdout.splitlines()[-4:]] == [
-        ["clip", "system", "label", "score"], ["a", "li2017/audio", "a", "0.90"], ["a", "li2017/audio", "b", "0.50"],
-        ["a", "li2017/audio", "c", "0.25"],
-    ]  # fmt: skip
-    assert "out.scores.csv" in done.stdout.splitlines()[1]
 
 
 # --- sweeps -----------------------------------------------------------------------------------------------
-
-
-def test_combinations_are_checked_before_anything_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path))
-    monkeypatch.setattr(subprocess, "Popen", lambda *words, **options: pytest.fail("it runs"))
-    with pytest.raises(ParameterError, match="key_frames = 0"):
-        runs.sweep(CHAPTER, {"seed": [0, 1], "key_frames": [4, 0]}, {"profile": "ci"})
-    with pytest.raises(ParameterError):
-        runs.run_chapter(CHAPTER, {"sed": 1}, tmp_path / "out.ipynb")
-    assert not list(tmp_path.iterdir())
 
 
 def test_a_sweep_goes_on_over_what_is_cached_and_what_fails(copy: Path, python: Python, tmp_path: Path) -> None:
@@ -109,11 +87,9 @@ def test_a_sweep_goes_on_over_what_is_cached_and_what_fails(copy: Path, python: 
     grid = ("--grid", "seed=0,0", "--grid", "seed=1")
     done = python("-m", "avrepro", "sweep", CHAPTER, "-p", "profile=ci", *grid, "--jobs", "2")
     assert done.returncode == 1
-    lines = done.stdout.splitlines()
-    assert lines[0].startswith("1 of 2 runs are there")
-    assert lines[1].startswith("failed: {'profile': 'ci', 'seed': 0}: ")
-    log = done.stderr.splitlines()
-    assert log[0] == "1 of 2 runs were done before" and log[1].startswith("2 / 2 runs: ") and "failed" in log[1]
+    assert done.stdout.startswith("1 of 2 runs are there")
+    assert "\nfailed: {'profile': 'ci', 'seed': 0}: " in done.stdout
+    assert done.stderr.startswith("1 of 2 runs were done before")
     assert there.read_text() == "{}" and len(list(folder.glob("*.log"))) == 1
     assert len(list(folder.glob("*.ipynb"))) == 1  # what failed has no place among what is done
 
@@ -147,8 +123,7 @@ def test_on_one_core_the_longest_chapter_runs_first(copy: Path, python: Python, 
     done = python("-c", SIDE_BY_SIDE, "1", "data", CHAPTER)
     assert done.returncode == 0 and done.stdout == "", done.stderr
     assert (tmp_path / "log").read_text().splitlines() == [f"{CHAPTER} begins", "data begins"]
-    ended = [line.split(":")[0] for line in done.stderr.splitlines() if ": done in" in line]
-    assert ended == [CHAPTER, "data"] and len(list(tmp_path.glob("*.out.ipynb"))) == 2
+    assert len(list(tmp_path.glob("*.out.ipynb"))) == 2
 
 
 def is_alive(stat: Path) -> bool:
@@ -192,8 +167,6 @@ def test_chapters_run_side_by_side_until_one_fails(
 
 
 def test_why_a_command_or_its_kernel_ended() -> None:
-    message = "a: KeyError: 'x'\nThe notebook is kept: b"
-    assert runs._reason(f"a: 1 / 2\navrepro: {message}\n", 1) == message
     assert runs._reason("a: 1 / 2\n", -9) == "ended with status -9: a: 1 / 2"
     assert runs._reason("", -9) == "ended with status -9: without a word"
     stderr = io.BytesIO(b"free(): invalid pointer\n[IPKernelApp] WARNING | gone\n\n")
@@ -234,5 +207,3 @@ def test_a_key_follows_all_that_a_run_shows(copy: Path, tmp_path: Path, monkeypa
         before = keys()
         path.write_text(text)
         assert keys()[0] == first[0] and keys()[1] != before[1]
-    with pytest.raises(ParameterError):
-        runs.run_key(CHAPTER, {"seed": "0"})

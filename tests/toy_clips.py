@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from avrepro.conditions import Condition
 from avrepro.corpora.base import Clip, Corpus
@@ -86,6 +87,7 @@ class Toy(Data):
         condition = Condition("paired", "ci", device="cpu", options=tuple(options.items()))
         super().__init__(Corpus("toy", CLASSES, tuple(clips), (), "d"), condition, torch.device("cpu"), impaired)
         self.made: dict[str, list[np.ndarray]] = {}
+        self.without_pictures: list[int] = []
         for row in labels:
             for name, array in _planted(row, rng).items():
                 self.made.setdefault(name, []).append(array)
@@ -94,7 +96,10 @@ class Toy(Data):
         name = feature.recipe.name
         items = self.made[name if name in self.made else name.split("/")[0]]
         here = self.impaired != {"audio": "silent", "video": "black"}[feature.stream]
-        return ClipArrays(tuple(item if here else item[:0] for item in items), np.full(len(items), here))
+        present = np.full(len(items), here)
+        if feature.stream == "video":
+            present[self.without_pictures] = False
+        return ClipArrays(tuple(item if here else item[:0] for item in items), present)
 
     def fit(self, name: str, seed: int = 0, state: Path = Path("state.partial")) -> Checkpoint:
         checkpoint = SYSTEMS[name].fit(self, self.given(name), seed, state)
@@ -131,3 +136,12 @@ def _planted(row: np.ndarray, rng: np.random.Generator) -> dict[str, np.ndarray]
     made["mean-frames"] = (3 * row[np.arange(9) // 3] + rng.normal(0, 1, 9)).astype(np.float32)
     made["video-frames"] = frames
     return made
+
+
+def randomise(network: nn.Module, weights: float = 0.7) -> None:
+    """Other numbers than those a network starts with, so that none can be left out unnoticed."""
+    for name, one in network.state_dict().items():
+        if name.endswith(("running_var", "deviation", "moments")):
+            one.uniform_(0.5, 2)
+        elif one.is_floating_point():
+            one.copy_(torch.randn_like(one) * (weights if one.ndim > 1 else 1))

