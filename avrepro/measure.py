@@ -34,11 +34,11 @@ def measure(
     :param folder: where the numbers go; default: the results store.
     :param impaired: impairments of the test clips, such as ``"silent"``; with them, losses alone are noted.
     """
-    protocol.announce(names, conditions)
     corpora = [protocol.load(condition).corpus for condition in conditions]
     run = Run(chapter, measured, conditions[0], tuple(one.seed for one in conditions), corpora)
     run.add("corpus", "clips", len(corpora[0].clips))
     if protocol.trains(conditions[0]):
+        protocol.announce(names, conditions)
         seeds = [seed_scores(names, condition, impaired) for condition in conditions]
         for split in SPLITS[1:]:
             if corpora[0].split(split).clips:

@@ -74,6 +74,7 @@ def test_few_own_clips_are_scored_by_what_they_have(chapter: str, tmp_path: Path
     output = tmp_path / "own.ipynb"
     done = avrepro("run", chapter, *words, *chosen(chapter), "--output", str(output))
     assert done.returncode == 0, done.stderr[-3000:]
+    assert "Warning" not in done.stderr and f"{chapter}: " in done.stderr
     table = pd.read_csv(tmp_path / "own.scores.csv")
     assert list(table.columns) == [*own_clips.COLUMNS] and np.isfinite(table["score"]).all()
     assert tuple(table["system"].unique()) == OWN[chapter] and table["label"].nunique() == 17

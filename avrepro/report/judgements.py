@@ -107,7 +107,7 @@ def forest(claims: Sequence[str] = FRONT, name: str = "") -> None:
     rule, known = registry()
     found = {corpus: protocol(corpus) for corpus in JUDGED}
     data, words = _forest_data([known[one] for one in claims], found)
-    fig, axes = pyplot.subplots(figsize=(8, 1.1 * len(claims) + 1), layout="constrained")
+    fig, axes = pyplot.subplots(figsize=(8, 0.85 * len(claims) + 1), layout="constrained")
     axes.axvline(0, color="0.3", linewidth=1)
     axes.axvline(100 * rule.margin, color="0.3", linewidth=1, linestyle="--")
     order = ["published", *(CORPORA[corpus] for corpus in JUDGED)]
