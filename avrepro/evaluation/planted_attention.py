@@ -77,7 +77,7 @@ def score_loss(fitted: protocol.Fitted, data: Data, impaired: str) -> np.ndarray
     :param impaired: "silent" or "black".
     """
     whole, worse = (
-        torch.logit(torch.from_numpy(protocol.scores(fitted, one)).double(), eps=1e-7)
+        torch.logit(torch.tensor(protocol.scores(fitted, one), dtype=torch.float64), eps=1e-7)
         for one in (data, data.with_impairment(impaired))
     )
     return (whole - worse).numpy()
