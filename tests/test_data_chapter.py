@@ -263,6 +263,7 @@ def test_recognition_counts_right_names(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert value(found, "yamnet", "five_in_family") == pytest.approx(np.mean(among))
 
 
+@pytest.mark.chapter
 def test_the_chapter_shows_all_its_numbers_without_sources(
     world: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -70,7 +70,7 @@ def load(
     Raises CorpusError for an unknown name, a parameter that the corpus lacks or does not take, and what
     the corpus itself finds wrong.
     """
-    _check(name, asynchrony=asynchrony, gap=gap, clips=clips, labels=labels, strict=strict)
+    _check(name, seed, asynchrony=asynchrony, gap=gap, clips=clips, labels=labels, strict=strict)
     drawn = 0 if seed is None else seed
     if name == "folder":
         from avrepro.corpora.folder import load_folder
@@ -114,7 +114,7 @@ def recipe(
 
     The key is ``Corpus.digest`` where clips are rendered; of other corpora the recipe lacks the data.
     """
-    _check(name, asynchrony=asynchrony, gap=gap, clips=clips, labels=labels, strict=strict)
+    _check(name, seed, asynchrony=asynchrony, gap=gap, clips=clips, labels=labels, strict=strict)
     drawn = 0 if seed is None else seed
     if name == "paired":
         from avrepro.corpora.paired import paired_recipe
@@ -139,12 +139,14 @@ def identity(name: str, modalities: Sequence[str], **choices: Any) -> str:
     return recipe(name, **choices).key
 
 
-def _check(name: str, **given: Any) -> None:
-    """CorpusError for an unknown corpus, and for parameters that it does not take."""
+def _check(name: str, seed: int | None, **given: Any) -> None:
+    """CorpusError for an unknown corpus, a seed below 0, and parameters that the corpus does not take."""
     if name not in NAMES:
         near = difflib.get_close_matches(name, NAMES, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise CorpusError(f"there is no corpus {name!r}, only {', '.join(NAMES)}{hint}")
+    if seed is not None and seed < 0:
+        raise CorpusError(f"a seed is 0 or more, found {seed!r}")
     for parameter, value in given.items():
         if value is not None and value is not False and parameter not in TAKES[name]:
             takers = ", ".join(corpus for corpus, takes in TAKES.items() if parameter in takes)

@@ -109,8 +109,6 @@ def _table_and_folder(folder: AnyPath | None, manifest: AnyPath | None) -> tuple
 
 
 def _recipe(items: Sequence[Item], seed: int, strict: bool, clips_per_class: int) -> Recipe:
-    if seed < 0:
-        raise CorpusError(f"a seed is 0 or more, found {seed}")
     settings = {"seed": seed, "clips_per_class": clips_per_class, "strict": strict}
     return Recipe("corpus/paired", PAIRED_VERSION, settings, data=digest([list(astuple(item)) for item in items]))
 

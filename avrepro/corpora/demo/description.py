@@ -105,8 +105,6 @@ class WorldDescription(_Strict):
         """
         if profile not in self.profiles:
             raise CorpusError(f"the demo world has no profile {profile!r}, it has {', '.join(self.profiles)}")
-        if seed is not None and seed < 0:
-            raise CorpusError(f"a seed is 0 or more, found {seed!r}")
         if asynchrony is not None and gap is not None:
             raise CorpusError(f"give asynchrony or gap, not both; found asynchrony {asynchrony!r} and gap {gap!r}")
         if asynchrony is not None and not 0.0 <= asynchrony <= 1.0:
