@@ -134,6 +134,8 @@ def test_blending_weights_where_the_formula_leaves_them_open() -> None:
     assert found == pytest.approx({"audio": 0.2 / 1.2, "visual": 0.5 / 1.2, "joint": 0.5 / 1.2})
     # nothing is learnt anywhere
     assert weights(audio=(0.8, 1.0), visual=(0.5, 1.5), joint=(1, 1)) == pytest.approx(dict.fromkeys(start, 1 / 3))
+    with pytest.raises(ValueError, match=r"head visual: expected finite losses, found .*nan"):
+        weights(audio=(0.8, 1.0), visual=(0.5, float("nan")), joint=(1, 1))
 
 
 def test_the_joint_head_scores_and_chooses_the_epoch(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -71,7 +72,7 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-class Loopback:
+class Loopback(ABC):
     """A server on the loopback: what :meth:`answer` says of /name/..."""
 
     def __init__(self) -> None:
@@ -103,9 +104,9 @@ class Loopback:
         self.thread = threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02})
         self.thread.start()
 
+    @abstractmethod
     def answer(self, name: str) -> tuple[int, str, bytes, int]:
         """Status, type, body, and how many bytes of it are sent."""
-        raise NotImplementedError
 
     def close(self) -> None:
         self.http.shutdown()

@@ -243,6 +243,13 @@ def _sounding(test: Corpus) -> np.ndarray:
 
 
 def _places(test: Corpus, events: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Row of the clip and column of the class of each event, int [events] each."""
+    """Row of the clip and column of the class of each event, int [events] each.
+
+    :raises ValueError: an event has a label that is none of the classes.
+    """
     clips, classes = pd.Index([clip.id for clip in test.clips]), pd.Index(test.classes)
-    return clips.get_indexer(events["clip"]), classes.get_indexer(events["label"])
+    rows, columns = clips.get_indexer(events["clip"]), classes.get_indexer(events["label"])
+    if (columns < 0).any():
+        clip, label = events.loc[columns < 0, ["clip", "label"]].iloc[0]
+        raise ValueError(f"clip {clip}: event {label!r} is none of the {len(classes)} classes")
+    return rows, columns

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -218,10 +218,14 @@ def blending_weights(start: Mapping[str, Losses], end: Mapping[str, Losses]) -> 
     Between two moments of a head's own training, G is by how much the validation loss fell (generalisation), O by how
     much the gap between validation and training loss grew (overfitting). Where the formula leaves it open, ours are:
     a head with G <= 0 gets a hundredth of the largest weight, not zero, or it would stay as it began; |O| counts as at
-    least a tenth of the largest, or an O near 0 would take all the weight by chance.
+    least a tenth of the largest among the heads with G > 0, or an O near 0 would take all the weight by chance.
 
     :param start: head -> losses before; ``end``: losses after.
+    :raises ValueError: a loss is not finite.
     """
+    for head in start:
+        if not np.isfinite([*astuple(start[head]), *astuple(end[head])]).all():
+            raise ValueError(f"head {head}: expected finite losses, found {start[head]} and {end[head]}")
     gain = np.array([start[head].validation - end[head].validation for head in start])  # G
     overfitting = np.array([end[head].gap - start[head].gap for head in start])  # O
     useful = gain > 0

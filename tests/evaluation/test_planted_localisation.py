@@ -200,6 +200,13 @@ def test_which_segments_lie_in_an_event(onset: float, offset: float, inside: lis
     assert np.flatnonzero(found[:, 0]).tolist() == sorted(inside)
 
 
+def test_an_event_of_no_class_is_refused(world: World, tmp_path: Path) -> None:
+    clip = world.test[0].id
+    (tmp_path / "sound.csv").write_text(f"clip,label,onset,offset,snr_db\n{clip},Cow,1.0,2.0,10.0\n")
+    with pytest.raises(ValueError, match=f"clip {clip}: event 'Cow' is none of the 17 classes"):
+        planted.planted_segments(replace(world.corpus, strong=tmp_path), [20] * len(world.corpus.clips))
+
+
 def number(run: Run, system: str, metric: str, **wanted: str) -> Any:
     wanted = {"against": "", "label": "", "split": "test"} | wanted
     found = [row for row in run.rows if (row["system"], row["metric"]) == (system, metric)
